@@ -19,6 +19,8 @@ import pytest
 import yaml
 
 from flowrun.runtime.cli import pipeline, serve
+from flowrun.runtime.graph.plan import load_plan
+from flowrun.runtime.links.certificates import Certificates, common_name, troubles
 from support.model_servers.llama import free_port
 from support.paths import ROOT
 
@@ -71,17 +73,76 @@ def test_every_command_of_the_files_is_one_that_flowrun_takes() -> None:
 
 
 @pytest.mark.slow
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["flowrun.service", "flowrun-partition@.service"])
+def test_systemd_takes_the_unit(tmp_path: Path, name: str) -> None:
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("systemd is not here")
-    unit = tmp_path / "flowrun.service"
-    text = (DEPLOY / "flowrun.service").read_text()
+    unit = tmp_path / name.replace("@", "@inference-0")
+    text = (DEPLOY / name).read_text()
     unit.write_text(text.replace("/opt/flowrun/bin/flowrun", str(BIN / "flowrun")))
     done = subprocess.run(
         [program, "verify", "--man=no", unit], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_unit_of_a_partition_runs_the_one_that_its_name_says(tmp_path: Path) -> None:
+    """systemd replaces %i, %% and $$; the rest is the shell's."""
+    text = (DEPLOY / "flowrun-partition@.service").read_text()
+    [line] = re.findall(r"^ExecStart=/bin/sh -c '(.*)'$", text, re.MULTILINE)
+    echo = tmp_path / "echo"
+    echo.write_text('#!/bin/sh\necho "$@"\n')
+    echo.chmod(0o755)
+    for name, partition in (("dock-dock-1", "dock/dock-1"), ("gpu-0", "gpu/0")):
+        command = line.replace("%i", name).replace("%%", "%").replace("$$", "$")
+        command = command.replace("/opt/flowrun/bin/flowrun", str(echo))
+        done = subprocess.run(
+            ["/bin/sh", "-c", command], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == (
+            f"/etc/flowrun/fleet.yaml --partition {partition} --log-dir /var/lib/flowrun/{name} "
+            "--plain --exit\n"
+        )
+
+
+def test_each_container_of_a_fleet_runs_a_partition_of_its_graph() -> None:
+    compose = yaml.safe_load((DEPLOY / "fleet.compose.yaml").read_text())
+    seen = []
+    for name, service in compose["services"].items():
+        graph, *words = service["command"]
+        assert graph == "/fleet/fleet.yaml"
+        assert words[:2] == ["--partition", name]
+        [node] = {service["environment"]["NODE"]}
+        plan = load_plan(DEPLOY / "fleet.yaml", env={"NODE": node}, ready=False, partition=words[1])
+        spec = plan.graph.spec
+        assert spec.network.tls.cert == f"certs/{name}.pem"
+        assert spec.network.allow[name] == (name,)
+        seen.append(name)
+    assert seen == [it.id for it in spec.partitions]
+    for partition in spec.partitions:  # each is reached by the name of its container
+        for address in partition.connect:
+            assert address.partition("/")[2] in {f"{it}:7447" for it in seen}
+
+
+@pytest.mark.slow
+def test_certificates_that_are_made_as_the_page_says_fit(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not here")
+    [block] = re.findall(r"```sh\n(# an authority.*?)```", PAGE, re.DOTALL)
+    made = subprocess.run(
+        ["/bin/sh", "-e", "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    for name in ("camera", "inference", "broadcast"):
+        files = Certificates(
+            *(tmp_path / "certs" / it for it in ("ca.pem", f"{name}.pem", f"{name}.key"))
+        )
+        assert list(troubles(files, [name])) == []
+        assert common_name(files) == name
+        assert [it.text for it in troubles(files, ["elsewhere"])] == [
+            f"{files.cert} is not for 'elsewhere'"
+        ]
 
 
 @pytest.fixture

@@ -348,7 +348,7 @@ def _of_addresses(graph: GraphSpec) -> Iterator[Problem]:
     for partition in graph.partitions:
         for (side, i), where in partition.address_where.items():
             text: str = getattr(partition, side)[i]
-            if side == "listen":
+            if side == "listen" and not _is_anywhere(text):  # each machine has all of its own
                 other, place = taken.setdefault(text, (partition.id, where))
                 if place is not where:
                     yield Problem(
@@ -373,6 +373,12 @@ def _of_addresses(graph: GraphSpec) -> Iterator[Problem]:
                 yield Problem(
                     where, f"{text!r} needs 'cert' and 'key' of network: {{tls: ...}} to listen"
                 )
+
+
+def _is_anywhere(address: str) -> bool:
+    """Whether an address stands for all addresses of a machine, as tls/0.0.0.0:7447 does."""
+    match = _ADDRESS.fullmatch(address)
+    return match is not None and match["host"] in ("0.0.0.0", "[::]")  # noqa: S104
 
 
 def _is_loopback(host: str) -> bool:
