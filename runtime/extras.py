@@ -33,6 +33,7 @@ Extra = Literal[
     "models",
     "mqtt",
     "otel",
+    "ray",
     "rerun",
     "tables",
     "text",

@@ -55,6 +55,14 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="where to make the fleet's own directory (runs)",
     )
     parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS",
+        help="have a Ray cluster say on which nodes they run (auto: the one of this machine): the graph "
+        "and flowrun are at the same paths on all of them, and logs stay where they are written",
+    )
+    parser.add_argument(
         "--port",
         type=int,
         default=DEFAULT_PORT,
@@ -80,6 +88,14 @@ def run(args: argparse.Namespace) -> int:
     graph = plan.graph.spec
     if not graph.partitions:
         raise UsageError(f"{args.graph} has no partitions; flowrun {args.graph} runs it")
+    placement = None
+    if args.ray is not None:
+        from flowrun.runtime.fleet.ray import RayPlacement
+
+        os.environ.setdefault(
+            "RAY_USAGE_STATS_ENABLED", "0"
+        )  # Ray reports its use over the internet
+        placement = RayPlacement(args.ray)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     folder = new_run_directory(args.log_dir, f"{graph.name}-{stamp}")
     write_fleet(folder, graph)
@@ -91,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     def options(part: PartId) -> Sequence[str]:
         return ["--plain", "--exit", "--port", str(ports[part]), *given]
 
-    fleet = Fleet(graph, folder, options=options, say=_say)
+    fleet = Fleet(graph, folder, options=options, say=_say, placement=placement)
     ending = _Ending()
     until_s = None if limit_s is None else monotonic_s() + limit_s
     with listening(ending):

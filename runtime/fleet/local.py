@@ -1,4 +1,4 @@
-"""All processes of a graph on this machine, as its children: started, watched, started again, ended."""
+"""All processes of a graph, on this machine as its children: started, watched, started again, ended."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flowrun.runtime.children.endings import why_ended
 from flowrun.runtime.children.process import ChildProcess
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.fleet.placement import (
+    LOCAL_SETTINGS,
+    PATIENCE_S,
+    Place,
+    Placement,
+    Process,
+)
 from flowrun.runtime.fleet.record import folder_of
 from flowrun.runtime.graph.spec import GraphSpec, PartId
 
 __all__ = ["COMMAND", "Fleet", "addresses", "ending_order"]
 
-COMMAND = (sys.executable, "-P", "-m", "flowrun.runtime.cli", "run")
-"""-P: the folder in which the command was started is not one of modules."""
-_PATIENCE_S = 9.0
-"""Seconds that a process has to end: one that is stuck ends itself 8 s after SIGTERM."""
+COMMAND = ("-P", "-m", "flowrun.runtime.cli", "run")
+"""Python's arguments. -P: the folder in which the command was started is not one of modules."""
 _KEPT_LINES = 200
 _PORTS = range(20_000, 32_000)
 """Below those that the system gives to clients."""
@@ -78,7 +83,7 @@ class _Member:
     """One process."""
 
     part: PartId
-    child: ChildProcess
+    child: Process
     on_error: str
     lines: list[str] = field(default_factory=list)
     status: int | None = None
@@ -92,7 +97,8 @@ class Fleet:
     options: what their command lines say besides, by process.
     say: takes the lines about them, and those that they write.
     first_pause_s: seconds to wait before the first restart; doubled each time.
-    command: what runs a graph; the file and options follow.
+    command: Python's arguments that run a graph; the file and options follow.
+    placement: where they run; as children of this process, if not given.
     """
 
     def __init__(
@@ -104,6 +110,7 @@ class Fleet:
         say: Callable[[str], None],
         first_pause_s: float = 1.0,
         command: Sequence[str] = COMMAND,
+        placement: Placement | None = None,
     ) -> None:
         self._graph = graph
         self._say_line = say
@@ -115,7 +122,8 @@ class Fleet:
         parts = [part for partition in graph.partitions for part in partition.parts]
         self._width = max(len(str(part)) for part in parts)
         self._members: dict[PartId, _Member] = {}
-        where = addresses(parts)
+        placement = self._placement = placement or LocalPlacement()
+        where = placement.places(graph)
         for partition in graph.partitions:
             for part in partition.parts:
                 words = [
@@ -123,18 +131,10 @@ class Fleet:
                     str(graph.path),
                     *("--partition", str(part)),
                     *("--log-dir", str(folder_of(folder, part))),
-                    *_on_this_machine(graph, part, where),
+                    *_at_its_place(graph, part, where),
                     *options(part),
                 ]
-                child = ChildProcess(
-                    words,
-                    folder=Path.cwd(),
-                    name=f"flowrun-part-{part}",
-                    first_pause_s=first_pause_s,
-                    patience_s=_PATIENCE_S,
-                    drop_stdout=True,  # the status, again and again
-                    on_line=self._noting(part),
-                )
+                child = placement.process(part, words, self._noting(part), first_pause_s)
                 self._members[part] = _Member(part, child, partition.on_error)
 
     def start(self) -> None:
@@ -168,6 +168,7 @@ class Fleet:
         for member in self._members.values():
             if member.status is None:
                 self._note(member, member.child.status)
+        self._placement.close()
 
     def pid(self, part: PartId) -> int | None:
         """The process id of a process; None while it does not run."""
@@ -228,13 +229,38 @@ class Fleet:
         self._say_line(f"{part!s:<{self._width}} | {line}")
 
 
-def _on_this_machine(graph: GraphSpec, part: PartId, where: dict[PartId, str]) -> list[str]:
+class LocalPlacement:
+    """See `Placement`: children of this process, which end with it."""
+
+    def places(self, graph: GraphSpec) -> Mapping[PartId, Place]:
+        parts = [part for partition in graph.partitions for part in partition.parts]
+        return {part: Place(at, LOCAL_SETTINGS) for part, at in addresses(parts).items()}
+
+    def process(
+        self, part: PartId, words: Sequence[str], on_line: Callable[[str], None], pause_s: float
+    ) -> Process:
+        return ChildProcess(
+            [sys.executable, *words],
+            folder=Path.cwd(),
+            name=f"flowrun-part-{part}",
+            first_pause_s=pause_s,
+            patience_s=PATIENCE_S,
+            drop_stdout=True,  # the status, again and again
+            on_line=on_line,
+        )
+
+    def close(self) -> None: ...
+
+
+def _at_its_place(graph: GraphSpec, part: PartId, where: Mapping[PartId, Place]) -> list[str]:
     """Settings in place of the addresses of the file: `part` listens at its own, and looks for those of
     all before it."""
-    said = {"network.tls": "{}", "network.allow": "{}", "network.insecure": "false"}
+    said = dict(where[part].settings)
     for partition in graph.partitions:
         is_own = partition.id == part.partition
-        said[f"partitions.{partition.id}.listen"] = f"[{where[part]}]" if is_own else "[]"
-        before = [where[it] for it in where if list(where).index(it) < list(where).index(part)]
+        said[f"partitions.{partition.id}.listen"] = f"[{where[part].address}]" if is_own else "[]"
+        before = [
+            where[it].address for it in where if list(where).index(it) < list(where).index(part)
+        ]
         said[f"partitions.{partition.id}.connect"] = f"[{', '.join(before)}]" if is_own else "[]"
     return [word for name, value in said.items() for word in ("--set", f"{name}={value}")]

@@ -417,6 +417,11 @@ PARTITION = _section(
         "replay: what they did, by a replay of its log from the last keyframe to the end.",
         choices=("none", "replay"),
     ),
+    Key(
+        "num_gpus",
+        "number",
+        "How many GPUs each process of it gets of a Ray cluster, with `flowrun up --ray`; null: none.",
+    ),
     kind="named sections",
 )
 

@@ -163,6 +163,7 @@ class PartitionSpec:
     connect: tuple[str, ...] = ()
     on_error: str = "restart"
     recover: str = "none"
+    num_gpus: float | None = None
     key_where: Mapping[str, Location] = field(default_factory=dict)
     address_where: Mapping[tuple[str, int], Location] = field(default_factory=dict)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,7 +65,7 @@ def fleet_of(
         options=lambda part: ["--plain"],
         say=said.append,
         first_pause_s=0.01,
-        command=[sys.executable, "-I", "-S", str(program)],
+        command=["-I", "-S", str(program)],
     )
     made.append(fleet)
     return fleet, said

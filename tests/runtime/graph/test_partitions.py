@@ -282,7 +282,7 @@ cnx:
                 "g.yaml:1:14: partition '1a' is not an identifier; use letters, digits and '_', not "
                 "beginning with a digit",
                 "g.yaml:1:28: unknown key 'replica' in partition 'two'; valid keys: listen, connect, "
-                "instances, replicas, on_error, recover (did you mean 'replicas'?)",
+                "instances, replicas, on_error, recover, num_gpus (did you mean 'replicas'?)",
             ],
         ),
     ],

@@ -1,0 +1,236 @@
+"""Placement by Ray: each process of a fleet runs where an actor of its own is put.
+
+Ray decides where, and nothing else: no message goes through it, and it starts nothing again. A node that
+is lost is a process that has failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flowrun.runtime.children.process import ChildProcess
+from flowrun.runtime.errors import UsageError
+from flowrun.runtime.extras import import_optional
+from flowrun.runtime.fleet.placement import LOCAL_SETTINGS, PATIENCE_S, Place
+from flowrun.runtime.graph.spec import GraphSpec, PartId
+
+__all__ = ["RayPlacement"]
+
+_WHAT = "flowrun up --ray"
+_WAIT_S = 1.0
+_PLACED_S = 60.0
+"""How long Ray may take to find a place for all."""
+_STOP_S = PATIENCE_S + 5.0
+_LOST = 1
+
+
+class _Runner:
+    """What runs on the node: one process, and what becomes of it."""
+
+    def __init__(self) -> None:
+        self._events: queue.Queue[tuple[str, Any]] = queue.Queue()
+        self._child: ChildProcess | None = None
+
+    def place(self) -> tuple[str, int]:
+        """The node's address, and a port at which nobody listens there."""
+        ray = import_optional("ray", _WHAT, extra="ray")
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return str(ray.util.get_node_ip_address()), int(probe.getsockname()[1])
+
+    def start(self, words: Sequence[str], name: str, folder: str) -> None:
+        child = ChildProcess(
+            [sys.executable, *words],
+            folder=Path(folder),
+            name=name,
+            patience_s=PATIENCE_S,
+            drop_stdout=True,
+            on_line=lambda line: self._events.put(("line", line)),
+        )
+        child.start()
+        child.keep_running(on_end=self._ended, on_failure=lambda _: None)
+        self._child = child
+
+    def _ended(self, status: int, _pause_s: float) -> bool:
+        self._events.put(("end", status))
+        return False
+
+    def events(self) -> list[tuple[str, Any]]:
+        """What has happened since the last call; waits a second for something."""
+        with contextlib.suppress(queue.Empty):
+            found = [self._events.get(timeout=_WAIT_S)]
+            while True:
+                try:
+                    found.append(self._events.get_nowait())
+                except queue.Empty:
+                    return found
+        return []
+
+    def stop(self) -> int | None:
+        child, self._child = self._child, None
+        if child is None:
+            return None
+        child.stop()
+        return child.status
+
+
+class RayPlacement:
+    """Puts processes onto the nodes of a cluster. See `Placement`.
+
+    address: "auto", the cluster that this machine belongs to; "local", one of this machine's own; or
+        ray://HOST:PORT.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._ray = import_optional("ray", _WHAT, extra="ray")
+        try:
+            self._ray.init(
+                address=address,
+                include_dashboard=False if address == "local" else None,
+                log_to_driver=False,
+                logging_level="error",
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            first = str(error).partition("\n")[0].partition(". ")[0]
+            raise UsageError(
+                f"--ray {address}: no cluster is found: {first}; ray start --head starts one"
+            ) from error
+        self._actors: dict[PartId, Any] = {}
+
+    def places(self, graph: GraphSpec) -> Mapping[PartId, Place]:
+        """An actor for each process. `UsageError` where Ray finds no place for them within a minute, or
+        the graph does not say how they may talk from node to node."""
+        ray = self._ray
+        kind = ray.remote(_Runner)
+        for partition in graph.partitions:
+            for part in partition.parts:
+                self._actors[part] = kind.options(
+                    num_cpus=0,
+                    num_gpus=partition.num_gpus or 0,
+                    max_restarts=0,
+                    max_task_retries=0,
+                    max_concurrency=4,
+                    scheduling_strategy="SPREAD",
+                ).remote()
+        asked = {part: actor.place.remote() for part, actor in self._actors.items()}
+        try:
+            found = {part: ray.get(it, timeout=_PLACED_S) for part, it in asked.items()}
+        except ray.exceptions.GetTimeoutError:
+            wanted = {it.id: it.num_gpus for it in graph.partitions if it.num_gpus}
+            there = ray.cluster_resources().get("GPU", 0)
+            self.close()
+            raise UsageError(
+                f"Ray has no place for all partitions within {_PLACED_S:g} s; they ask for the GPUs "
+                f"{wanted}, the cluster has {there:g}"
+            ) from None
+        if len({host for host, _ in found.values()}) == 1:
+            return {
+                part: Place(f"tcp/127.0.0.1:{port}", LOCAL_SETTINGS)
+                for part, (_, port) in found.items()
+            }
+        if graph.network.tls.ca is None and not graph.network.insecure:
+            self.close()
+            raise UsageError(
+                f"{graph.path}: its partitions are on several nodes; say network: {{tls: {{ca, cert, "
+                "key}}, or {insecure: true} where everybody on the network may read and write"
+            )
+        protocol = "tcp" if graph.network.tls.ca is None else "tls"
+        return {
+            part: Place(f"{protocol}/{host}:{port}", {}) for part, (host, port) in found.items()
+        }
+
+    def process(
+        self, part: PartId, words: Sequence[str], on_line: Callable[[str], None], pause_s: float
+    ) -> _Placed:
+        return _Placed(self._ray, self._actors[part], part, words, on_line, pause_s)
+
+    def close(self) -> None:
+        """Give the actors back."""
+        for actor in self._actors.values():
+            self._ray.kill(actor)
+        self._actors.clear()
+        self._ray.shutdown()
+
+
+class _Placed:
+    """A process on a node, as `ChildProcess` is one here."""
+
+    command_pid = None
+
+    def __init__(
+        self,
+        ray: Any,
+        actor: Any,
+        part: PartId,
+        words: Sequence[str],
+        on_line: Callable[[str], None],
+        pause_s: float,
+    ) -> None:
+        self._ray, self._actor = ray, actor
+        self._words, self._name = list(words), f"flowrun-part-{part}"
+        self._on_line, self._pause_s = on_line, pause_s
+        self._stopping = threading.Event()
+        self._watcher: threading.Thread | None = None
+        self.status: int | None = None
+
+    def start(self) -> None:
+        """Raises `OSError` where the node is lost, or has no such program."""
+        try:
+            self._ray.get(self._actor.start.remote(self._words, self._name, str(Path.cwd())))
+        except self._ray.exceptions.RayTaskError as error:
+            raise OSError(0, str(error.cause)) from error
+        except self._ray.exceptions.RayError as error:
+            raise OSError(0, str(error).partition("\n")[0]) from error
+
+    def keep_running(
+        self, *, on_end: Callable[[int, float], bool], on_failure: Callable[[OSError], None]
+    ) -> None:
+        self._watcher = threading.Thread(
+            target=self._watch, args=[on_end, on_failure], name=self._name, daemon=True
+        )
+        self._watcher.start()
+
+    def _watch(
+        self, on_end: Callable[[int, float], bool], on_failure: Callable[[OSError], None]
+    ) -> None:
+        pause_s = self._pause_s
+        while not self._stopping.is_set():
+            try:
+                events = self._ray.get(self._actor.events.remote())
+            except self._ray.exceptions.RayError as error:
+                if not self._stopping.is_set():
+                    on_failure(OSError(0, f"its node is lost: {error}".partition("\n")[0]))
+                return
+            for what, value in events:
+                if what == "line":
+                    self._on_line(value)
+                    continue
+                if self._stopping.is_set():
+                    return
+                if not on_end(value, pause_s) or self._stopping.wait(pause_s):
+                    return
+                pause_s = min(2 * pause_s, 30.0)
+                try:
+                    self.start()
+                except OSError as error:
+                    on_failure(error)
+                    return
+
+    def stop(self) -> None:
+        self._stopping.set()
+        try:
+            self.status = self._ray.get(self._actor.stop.remote(), timeout=_STOP_S)
+            for what, value in self._ray.get(self._actor.events.remote()):
+                if what == "line":
+                    self._on_line(value)
+        except self._ray.exceptions.RayError:
+            self.status = _LOST
+        if self._watcher is not None:
+            self._watcher.join()
