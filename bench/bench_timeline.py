@@ -5,8 +5,9 @@
 The run is written without running it: the packets of a film of 8 s again and again, with an answer every
 half second, boxes in every cycle, drops, errors and changed prompts, as a camera of 30 pictures a second
 and a model make them. `flowrun view` then serves it. A browser goes to moments on the page, each when
-the exact picture of the one before is shown, decoded from the packets of the log; a client asks for the
-same moments and the server's JPEGs of their pictures, as a browser without a decoder does.
+the exact picture of the one before is shown, decoded from the packets of the log; then the pointer drags
+over the timeline, and the page shows what is there soonest. A client asks for the same moments and the
+server's JPEGs of their pictures, as a browser without a decoder does.
 
 --key-s: seconds from one key frame to the next. --unread: no task had read the pictures, so that the log
 has no checksums of them. --browser-only: leave the client out. The log is kept in DIR for the next time.
@@ -81,6 +82,20 @@ GO = """(async cycles => {
   return [took, first];
 })"""
 """Goes to moments: the milliseconds until each exact picture, and until there is one for it at all."""
+SEEN = """(() => {
+  window.seen = [];
+  const begin = performance.now(), screen = document.querySelector('.screen');
+  const look = () => {
+    const at = performance.now() - begin, {cycle} = screen.dataset;
+    if (window.seen.at(-1)?.[1] !== cycle) window.seen.push([at, cycle]);
+    requestAnimationFrame(look);
+  };
+  look();
+})()"""
+"""Notes which pictures the page shows from now on: milliseconds, and cycle."""
+DRAG_S, REST_S = 3.0, 20.0
+PART_S = 20
+"""Of the part that is dragged in, once the timeline is zoomed."""
 GRAPH = {
     "tasks": [
         {"id": "cam0", "type": "VideoCapture", "config": {"source_uri": "street.mp4"}},
@@ -298,6 +313,18 @@ def dragged(
             print(f"  {name}: {said(exact)}")
             if (early := statistics.median(seen)) < 0.8 * statistics.median(exact):
                 print(f"    the key frame is there after {1e3 * early:.0f} ms")
+        print(f"with the pointer, {DRAG_S:g} s each:")
+        for name, is_zoomed, ends in (
+            ("over all of it", False, (0.1, 0.9)),
+            (f"in a part of {PART_S} s", True, (0.1, 0.9)),
+            (f"in a part of {PART_S} s, back", True, (0.9, 0.1)),
+        ):
+            zoom(browser, PART_S * FPS if is_zoomed else cycles)
+            shown_hz, rested_s = pointed(browser, *ends)
+            is_good &= shown_hz >= POSITIONS_HZ or is_zoomed
+            print(
+                f"  {name}: {shown_hz:.1f} pictures/s, the exact one after {1e3 * rested_s:.0f} ms"
+            )
     if with_client:
         print("JPEGs of the server:")
         for name, at in drags.items():
@@ -305,6 +332,44 @@ def dragged(
     zoomed = timed(partial(ask, "/lanes", bins=BINS, **{"from": cycles // 4, "to": cycles // 2}))
     print(f"lanes of a part: {1e3 * zoomed:.0f} ms")
     return is_good
+
+
+def zoom(browser: Browser, cycles: int) -> None:
+    """Let the timeline show that many cycles, or fewer, around the middle of the run; or all."""
+    timeline = "document.querySelector('.timeline')"
+    canvas = f"{timeline}.querySelector('canvas')"
+    key = f"{canvas}.dispatchEvent(new KeyboardEvent('keydown', {{key: %r, bubbles: true}}))"
+    long = f"(({{from, to}}) => to - from)({canvas}.dataset)"
+    browser.evaluate(key % "0")
+    browser.wait_for(f"{timeline}.querySelector('[aria-label=\"Zoom out\"]').disabled")
+    while (before := browser.evaluate(long)) > cycles:
+        browser.evaluate(key % "+")
+        browser.wait_for(f"{long} < {before}")
+
+
+def pointed(browser: Browser, begin: float, end: float) -> tuple[float, float]:
+    """Drag from one part of the timeline's width to another, as somebody does in `DRAG_S`: how many
+    pictures a second are shown meanwhile, and the seconds from the end until the exact one is."""
+    canvas = "document.querySelector('.timeline canvas')"
+    left, width, top = browser.evaluate(
+        f"(it => [it.left, it.width, it.top])({canvas}.getBoundingClientRect())"
+    )
+    browser.evaluate(SEEN)
+    browser.mouse("mousePressed", left + begin * width, top + 20)
+    started = time.perf_counter()
+    while (passed := (time.perf_counter() - started) / DRAG_S) < 1:
+        browser.mouse("mouseMoved", left + (begin + (end - begin) * passed) * width, top + 20)
+        time.sleep(1 / 120)
+    last_ms = browser.evaluate("window.seen.at(-1)[0]")
+    browser.mouse("mouseReleased", left + end * width, top + 20)
+    ended = time.perf_counter()
+    wanted = "document.querySelector('.timeline').dataset.cycle"
+    browser.wait_for(
+        f"{SCREEN}.dataset.past == 'exact' && {SCREEN}.dataset.moment == {wanted}", timeout_s=REST_S
+    )
+    rested_s = time.perf_counter() - ended
+    pictures = {it[1] for it in browser.evaluate("window.seen") if it[0] <= last_ms}
+    return len(pictures) / DRAG_S, rested_s
 
 
 Asking = Callable[..., httpx.Response]

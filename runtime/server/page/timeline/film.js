@@ -11,7 +11,8 @@ import {Decoding} from "../decoding.js";
 const AHEAD = 30;               // pictures whose packets are loaded with those of one that follows others
 const MOST_QUEUED = 8;          // packets in the decoder: all that is done in vain when another picture is wanted
 const SETTLE_MS = 40;           // after this long without a picture, a decoder seems to hold it back for its order
-const FAR = 6;                  // packets between a picture and its key frame, from which on that is shown first
+const FAR = 6;                  // packets before a picture, from which on another one is shown first
+const SOON_MS = 80;             // between pictures that are shown on the way to the one that is wanted
 const GROUP_BYTES = 64 << 20;   // of packets that one camera keeps
 const KEPT_BYTES = 160 << 20;   // of decoded pictures that are kept, of all cameras
 
@@ -149,7 +150,8 @@ export class Film {
     /** @type {Set<number>} */ this.given = new Set();
     /** How many pictures the decoder holds back, for its order or its threads, as far as that was seen. */ this.held = Infinity;
     this.configured = "";
-    /** @type {(Wanted & {near: ((picture: Picture) => void) | null, done: (found: Picture | null, error?: Error) => void}) | null} */
+    /** What somebody sees: the key frame that it needs, its packet, and since when. */ this.seen = {key: -1, number: -1, at: 0};
+    /** @type {(Wanted & {near: (picture: Picture) => void, done: (found: Picture | null, error?: Error) => void}) | null} */
     this.want = null;
     /** The key of the group in which somebody looks about. @type {number | null} */ this.before = null;
     this.keeps = false;
@@ -158,15 +160,18 @@ export class Film {
   }
 
   /** The picture, which the caller closes; null if another one is asked for meanwhile.
-   * @param {Wanted} wanted @param {((picture: Picture) => void) | null} near takes, if it is there much sooner, that of the key frame,
-   *   and closes it
+   * @param {Wanted} wanted @param {(picture: Picture) => void} near takes, and closes, pictures that are there much sooner:
+   *   the key frame, and those on the way from there that are nearer than what is seen
    * @returns {Promise<Picture | null>} */
   picture(wanted, near) {
     this.give(null);
     this.keeps = this.before === wanted.key;
     this.before = wanted.key;
     const known = kept.get(this.keyOf(wanted.key, wanted.number));
-    if (known) return Promise.resolve(known);
+    if (known) {
+      this.note(wanted.key, wanted.number);
+      return Promise.resolve(known);
+    }
     if (this.why) return Promise.reject(new Error(this.why));
     return new Promise((resolve, reject) => {
       this.want = {...wanted, near, done: (found, error) => error ? reject(error) : resolve(found)};
@@ -194,11 +199,24 @@ export class Film {
     this.held = Math.min(this.held, Math.max(0, this.fed - 1 - this.given.size));
     const {want} = this;
     if (this.keeps && this.group) kept.add(this.keyOf(this.group.key, number), picture);
-    if (want?.number === number) this.give(picture);
-    else if (want?.near && this.given.size === 1 && want.number - number > FAR) want.near(picture);
-    else image.close?.();
+    if (want && this.group && this.group.key === want.key && (want.number === number || this.isNearer(want, number))) {
+      this.note(want.key, number);
+      if (want.number === number) this.give(picture); else want.near(picture);
+    } else {
+      image.close?.();
+    }
     this.wake();
   }
+
+  /** Whether a picture is worth to be seen on the way to the one that is wanted. @param {Wanted} want @param {number} number */
+  isNearer({key, number: wanted}, number) {
+    const far = Math.abs(wanted - number), {seen} = this;
+    if (far <= FAR) return false;
+    return seen.key !== key || far < Math.abs(wanted - seen.number) && performance.now() - seen.at > SOON_MS;
+  }
+
+  /** @param {number} key @param {number} number */
+  note(key, number) { this.seen = {key, number, at: performance.now()}; }
 
   /** @param {Picture | null} picture @param {Error} [error] */
   give(picture, error) {

@@ -13,7 +13,7 @@ import {place, wide} from "./moments.js";
 /** What is drawn. key: the key frame that it needs, if packets give it. exact: whether it is the one that is wanted.
  * @typedef {{cycle: number, at_ns: number | null, key: number | null, exact: boolean}} Shown */
 
-/** Draws onto a canvas the picture at `then`, and the key frame before it while that is made and far away.
+/** Draws onto a canvas the picture at `then`, and while that is made and far away, those that are there sooner.
  * `error` says why it cannot be had, `form` why it is a JPEG.
  * @param {string} run @param {string} task whose pictures they are @param {Place | null} then */
 export function usePast(run, task, then) {
@@ -31,12 +31,12 @@ export function usePast(run, task, then) {
     const draw = (picture, exact) => {
       if (!left.signal.aborted && canvas.current) {
         drawPicture(canvas.current, picture, wide());
-        setShown(exact ? {cycle: then.cycle, at_ns: then.at_ns, key, exact} : {cycle: key ?? 0, at_ns: picture.tov_ns, key, exact});
+        setShown(exact ? {cycle: then.cycle, at_ns: then.at_ns, key, exact} : {cycle: picture.cycle ?? key ?? 0, at_ns: picture.tov_ns, key, exact});
       }
       picture.image.close?.();
     };
     const isNew = key !== null && shown?.key !== key;
-    pictures(film, then, left.signal, isNew ? picture => draw(picture, false) : null).then(
+    pictures(film, then, left.signal, isNew, picture => draw(picture, false)).then(
       picture => { if (picture) draw(picture, true); },
       failure => { if (!left.signal.aborted) setError(why(failure)); });
     return () => left.abort();
@@ -44,15 +44,16 @@ export function usePast(run, task, then) {
   return {canvas, shown: then ? shown : null, error, form: then?.packets ? film.why : ""};
 }
 
-/** @param {Film} film @param {Place} then @param {AbortSignal} left @param {((picture: Picture) => void) | null} near
+/** @param {Film} film @param {Place} then @param {AbortSignal} left @param {boolean} isNew whether nothing is shown that needs
+ *   the same key frame @param {(picture: Picture) => void} near as of `Film.picture`
  * @returns {Promise<Picture | null>} */
-async function pictures(film, then, left, near) {
+async function pictures(film, then, left, isNew, near) {
   const {packets, cycle, url} = then;
   if (packets && !film.why) {
     try { return await film.picture({cycle, ...packets}, near); } catch { /* the server may have it */ }
     if (left.aborted) return null;
   }
-  if (packets && near && cycle - packets.key > 1) near(await jpeg(url.replace(/cycle=\d+/, `cycle=${packets.key}`), left));
+  if (packets && isNew && cycle - packets.key > 1) near(await jpeg(url.replace(/cycle=\d+/, `cycle=${packets.key}`), left));
   return jpeg(url, left);
 }
 
@@ -67,7 +68,7 @@ async function jpeg(url, signal) {
 export function insteadOf(shown, then) {
   const by_s = shown.at_ns === null ? 0 : (then.at_ns - shown.at_ns) / 1e9;
   const far = by_s ? `, ${Math.abs(by_s).toFixed(1)} s ${by_s > 0 ? "before" : "after"}` : "";
-  return `${shown.exact || shown.key === null ? "another picture" : "key frame"}${far}; the exact one comes`;
+  return `${shown.cycle === shown.key ? "key frame" : "another picture"}${far}; the exact one comes`;
 }
 
 /** Once the pictures of a moment are drawn, as far as they can be had. @param {number} cycle of the moment
