@@ -15,6 +15,7 @@ from flowrun.runtime.links.check import received
 from flowrun.runtime.links.links import LinkError, streams_of
 from flowrun.runtime.links.spread import chosen
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
 from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
@@ -233,6 +234,51 @@ def test_a_film_is_in_the_receivers_log_as_packets(tmp_path):
         assert abs(sizes[0] - sizes[1]) < 100 * 40
         report = Replay(got, trust=True).run()
         assert (report.identical, report.compared) == (True, 40)
+
+
+def film_fleet(folder, film, options):
+    return Fleet(
+        folder,
+        f"{{id: cam, type: VideoCapture, partition: dock, config: {{source_uri: {film}}}}},"
+        "{id: small, type: Resize, partition: gpu, config: {width: 32, height: 24}}",
+        f"{{src: cam, dst: small, msg: ImageRgb8Msg, link: {{{options}}}}}",
+    )
+
+
+def test_the_latest_picture_of_a_film_is_right_and_the_log_has_all_packets(tmp_path):
+    fleet = film_fleet(tmp_path, draw(tmp_path / "film.mp4", frames=60), "deliver: latest")
+    dock, sent = fleet.begin("dock"), threading.Event()
+    dock.watch(lambda cycle: sent.set() if cycle.time.cycle >= 59 else None)
+    assert sent.wait(60)
+    fleet.begin("gpu")
+    fleet.end("dock", "gpu")
+    with fleet.log("dock") as sent, fleet.log("gpu") as got:
+        one = {it.cycle: it.pixels for it in sent.frames("/cam/image")}
+        other = list(got.frames("/from_dock/cam_image"))
+        taken = [it.fields["taken"][0] for it in got.messages("/from_dock/origin")]
+        assert [it for it in taken if it >= 0][-1] == 59
+        assert len(other) < 60
+        for frame, cycle in zip(other, [it for it in taken if it >= 0], strict=True):
+            assert (frame.pixels == one[cycle]).all()
+        packets = [StoredPicture.parse(it.payload) for it in got.messages("/from_dock/cam_image")]
+        assert sum(len(it.packets) + len(it.before) for it in packets) == 60
+        assert Replay(got, trust=True).run().identical
+
+
+def test_key_frames_alone_are_sent_where_the_graph_says_so(tmp_path):
+    film = draw(tmp_path / "film.mp4", frames=40)
+    fleet = film_fleet(tmp_path, film, "deliver: every, carry: keyframes")
+    fleet.begin("gpu")
+    fleet.begin("dock")
+    fleet.end("dock", "gpu")
+    with fleet.log("dock") as sent, fleet.log("gpu") as got:
+        one = [it.pixels for it in sent.frames("/cam/image")]
+        frames = list(got.frames("/from_dock/cam_image"))
+        numbers = [it.fields["frame_id"] for it in got.messages("/from_dock/cam_image")]
+        assert 1 < len(frames) < 40
+        for frame, number in zip(frames, numbers, strict=True):
+            assert (frame.pixels == one[number]).all()
+        assert Replay(got, trust=True).run().identical
 
 
 def test_a_receiver_that_comes_back_within_a_section_shows_each_picture(tmp_path):
