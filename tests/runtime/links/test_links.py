@@ -6,7 +6,6 @@ import threading
 
 import pytest
 
-from flowrun.msgs import FloatMsg, IntMsg
 from flowrun.runtime.clock import LiveClock
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.events import Switched
@@ -18,34 +17,11 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
-from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
 from support.films import draw
 from support.logged_runs import Lines
+from support.paced_tasks import Paced
 
 pytest.importorskip("zenoh")
-
-
-class Paced(Task):
-    """A number every `every_ms`, up to `limit`."""
-
-    class Config(TaskConfig):
-        limit: int = 20
-        every_ms: int = 5
-
-    config: Config
-
-    def start(self, ctx: Context) -> None:
-        self.next, self.due_ns = 0, 0
-
-    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
-        if self.next == self.config.limit:
-            ctx.finish()
-        elif ctx.now_ns >= self.due_ns:
-            self.due_ns = ctx.now_ns + self.config.every_ms * 1_000_000
-            number.value = self.next
-            number.publish()
-            self.next += 1
-        ctx.wake_at(self.due_ns)
 
 
 def address():
@@ -95,14 +71,22 @@ class Fleet:
         return Log(self.runs[partition].directory)
 
 
+@pytest.fixture
+def enough(monkeypatch):
+    """Ends the sources without a limit."""
+    event = threading.Event()
+    monkeypatch.setattr(Paced, "enough", event)
+    return event
+
+
 NUMBERS = (
-    "{{id: n, type: {module}.Paced, partition: dock, config: {{{config}}}}},"
+    "{{id: n, type: support.paced_tasks.Paced, partition: dock, config: {{{config}}}}},"
     "{{id: x, type: support.helpers.Scale, partition: gpu}}"
 )
 
 
 def numbers(config=""):
-    return NUMBERS.format(module=__name__, config=config)
+    return NUMBERS.format(config=config)
 
 
 def link(options):
@@ -139,8 +123,8 @@ def test_a_difference_between_both_logs_is_named(tmp_path):
         assert received(sent, got, second, streams) is None
 
 
-def test_a_receiver_that_comes_back_goes_on_where_its_log_ends(tmp_path):
-    fleet = Fleet(tmp_path, numbers("limit: 120, every_ms: 10"), link("deliver: every"))
+def test_a_receiver_that_comes_back_goes_on_where_its_log_ends(tmp_path, enough):
+    fleet = Fleet(tmp_path, numbers("limit: null"), link("deliver: every"))
     fleet.begin("dock")
     first = fleet.begin("gpu")
     came = threading.Event()
@@ -149,12 +133,14 @@ def test_a_receiver_that_comes_back_goes_on_where_its_log_ends(tmp_path):
     fleet.stop("gpu")
     one = fleet.log("gpu")
     fleet.begin("gpu")
+    enough.set()
     fleet.end("dock", "gpu")
-    with one, fleet.log("gpu") as other:
+    with one, fleet.log("gpu") as other, fleet.log("dock") as dock:
         values = [
             it.fields["value"] for log in (one, other) for it in log.messages("/from_dock/n_number")
         ]
-    assert values == list(range(120))
+        sent = [it.fields["value"] for it in dock.messages("/n/number")]
+    assert values == sent == list(range(len(sent)))
 
 
 def test_the_latest_is_delivered_and_what_was_passed_over_is_counted(tmp_path):
@@ -183,10 +169,10 @@ def test_in_lock_step_the_sender_waits_for_each_cycle(tmp_path):
     assert max(ahead) <= 1  # the cycle itself, and the last one that brought no number
 
 
-def test_replicas_share_what_is_sent_and_one_that_was_away_gets_its_own(tmp_path):
+def test_replicas_share_what_is_sent_and_one_that_was_away_gets_its_own(tmp_path, enough):
     fleet = Fleet(
         tmp_path,
-        numbers("limit: 700, every_ms: 10"),
+        numbers("limit: null"),
         link("deliver: every, spread: instance"),
         gpu=", replicas: 2",
     )
@@ -202,10 +188,13 @@ def test_replicas_share_what_is_sent_and_one_that_was_away_gets_its_own(tmp_path
     logs = [fleet.log(f"gpu/{default}")]
     assert went_over.wait(30)
     fleet.begin(f"gpu/{default}")
+    enough.set()
     fleet.end("dock", f"gpu/{default}", f"gpu/{other}")
     logs += [fleet.log(f"gpu/{default}"), fleet.log(f"gpu/{other}")]
     values = [[it.fields["value"] for it in log.messages("/from_dock/n_number")] for log in logs]
-    assert sorted(it for found in values for it in found) == list(range(700))
+    with fleet.log("dock") as dock:
+        sent = [it.fields["value"] for it in dock.messages("/n/number")]
+    assert sorted(it for found in values for it in found) == sent
     assert all(sorted(it) == it for it in values)
     assert min(map(len, values)) > 0
 
@@ -312,7 +301,7 @@ def test_a_sender_of_another_graph_is_refused_with_the_line(tmp_path):
     fleet = Fleet(tmp_path, numbers(), link("deliver: every"))
     fleet.begin("gpu")
     other = fleet.text.replace("IntMsg", "FloatMsg").replace(".Paced", ".PacedFloats")
-    fleet.path.write_text(other.replace("support.helpers.Scale", f"{__name__}.Floats"))
+    fleet.path.write_text(other.replace("support.helpers.Scale", "support.paced_tasks.Floats"))
     dock = fleet.begin("dock")
     [result] = fleet.end("gpu")
     dock.stop("the test")
@@ -323,20 +312,6 @@ def test_a_sender_of_another_graph_is_refused_with_the_line(tmp_path):
         f"{fleet.path}:{line}:7: dock/0 sends FloatMsg on /n/number; expected IntMsg: it runs another "
         "graph"
     )
-
-
-class PacedFloats(Paced):
-    """As floats."""
-
-    def process(self, ctx: Context, number: Output[FloatMsg]) -> None:
-        super().process(ctx, number)
-
-
-class Floats(Task):
-    """Takes them."""
-
-    def process(self, ctx: Context, number: Input[FloatMsg]) -> None:
-        """Nothing comes of it."""
 
 
 def test_a_run_without_a_log_is_refused(tmp_path):
@@ -361,7 +336,7 @@ def test_without_the_extra_the_run_says_what_to_install(tmp_path, monkeypatch):
 
 def test_a_lost_sender_ends_the_run_where_the_graph_says_so(tmp_path):
     fleet = Fleet(
-        tmp_path, numbers("limit: 1000"), link("deliver: every"), network="on_peer_lost: stop"
+        tmp_path, numbers("limit: null"), link("deliver: every"), network="on_peer_lost: stop"
     )
     gpu, dock = fleet.begin("gpu"), fleet.begin("dock")
     came = threading.Event()
@@ -374,10 +349,10 @@ def test_a_lost_sender_ends_the_run_where_the_graph_says_so(tmp_path):
 
 
 def test_a_receivers_own_sources_are_held_while_a_sender_is_lost(tmp_path):
-    own = f"{{id: own, type: {__name__}.Paced, partition: gpu, config: {{limit: 100000}}}}"
+    own = "{id: own, type: support.paced_tasks.Paced, partition: gpu, config: {limit: null}}"
     fleet = Fleet(
         tmp_path,
-        f"{numbers('limit: 1000')}, {own}",
+        f"{numbers('limit: null')}, {own}",
         link("deliver: every"),
         network="on_peer_lost: hold",
     )
@@ -404,7 +379,7 @@ def test_a_receivers_own_sources_are_held_while_a_sender_is_lost(tmp_path):
 
 
 def test_the_log_of_a_partition_cannot_be_stopped(tmp_path):
-    fleet = Fleet(tmp_path, numbers("limit: 1000"), link("deliver: every"))
+    fleet = Fleet(tmp_path, numbers("limit: null"), link("deliver: every"))
     dock = fleet.begin("dock")
     with pytest.raises(UsageError) as found:
         dock.record(False)
