@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.clock import Clock, ManualClock, monotonic_s
-from flowrun.runtime.errors import FlowrunError
+from flowrun.runtime.errors import FlowrunError, worded
 from flowrun.runtime.events import Assigned
 from flowrun.runtime.graph.boundary import Boundary
 from flowrun.runtime.graph.plan import Plan
@@ -436,7 +436,11 @@ class Links:
         while not self._stopped.is_set():
             self._woken.wait(_LOOK_S)
             self._woken.clear()
-            self.pump()
+            try:
+                self.pump()
+            except Exception as error:  # noqa: BLE001  # a thread must not end in silence
+                self._fail(LinkError(f"the links have failed: {worded(error)}"))
+                return
 
     def pump(self) -> None:
         """What there is to do now."""

@@ -12,6 +12,7 @@ from flowrun.runtime.events import Switched
 from flowrun.runtime.graph.plan import load_plan
 from flowrun.runtime.links.check import received
 from flowrun.runtime.links.links import LinkError, streams_of
+from flowrun.runtime.links.shipper import Shipper
 from flowrun.runtime.links.spread import chosen
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures.stored import StoredPicture
@@ -386,3 +387,14 @@ def test_the_log_of_a_partition_cannot_be_stopped(tmp_path):
     assert str(found.value) == "the log of a partition is what it sends: it cannot be stopped"
     dock.stop("the test")
     fleet.end("dock")
+
+
+def test_a_failure_of_the_links_ends_the_run_and_says_why(tmp_path, monkeypatch):
+    def fail(_self, _now_ns):
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr(Shipper, "pump", fail)
+    fleet = Fleet(tmp_path, numbers("limit: null"), link("deliver: every"))
+    fleet.begin("dock")
+    [result] = fleet.end("dock")
+    assert str(result.error) == "the links have failed: RuntimeError: no more"
