@@ -13,6 +13,7 @@ from flowrun.runtime.graph.boundary import Stream
 
 __all__ = ["WIRE", "Hello", "misfit"]
 
+_CRC_SIZE = 4
 WIRE = 1
 """The version of what `wire` describes."""
 
@@ -34,13 +35,17 @@ class Hello(NamedTuple):
 
     def pack(self) -> bytes:
         packed: bytes = msgpack.packb(list(self))
-        return packed
+        return packed + crc32(packed).to_bytes(_CRC_SIZE, "little")
 
     @classmethod
     def unpack(cls, data: bytes) -> Hello | None:
-        """None for other bytes."""
+        """None for other bytes, and where one of them was changed on the way: it would be another
+        graph's."""
+        packed, crc = data[:-_CRC_SIZE], data[-_CRC_SIZE:]
+        if crc32(packed).to_bytes(_CRC_SIZE, "little") != crc:
+            return None
         try:
-            wire, streams, now_ns = msgpack.unpackb(data)
+            wire, streams, now_ns = msgpack.unpackb(packed)
             return cls(int(wire), [list(it) for it in streams], int(now_ns))
         except (ValueError, TypeError, msgpack.UnpackException):
             return None

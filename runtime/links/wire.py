@@ -134,14 +134,18 @@ class Question(NamedTuple):
     context: bool
 
     def pack(self) -> bytes:
-        return _QUESTION.pack(*self)
+        packed = _QUESTION.pack(*self)
+        return packed + _CRC.pack(crc32(packed))
 
     @classmethod
     def unpack(cls, data: bytes) -> Question:
-        """`WireError` for other bytes."""
-        if len(data) != _QUESTION.size:
-            raise WireError(f"a question of {len(data)} bytes; expected {_QUESTION.size}")
-        return cls(*_QUESTION.unpack(data))
+        """`WireError` for other bytes, and where one of them was changed on the way."""
+        size = _QUESTION.size + _CRC.size
+        if len(data) != size:
+            raise WireError(f"a question of {len(data)} bytes; expected {size}")
+        if _CRC.pack(crc32(data[: _QUESTION.size])) != data[_QUESTION.size :]:
+            raise WireError("a question that was changed on the way")
+        return cls(*_QUESTION.unpack_from(data))
 
 
 @dataclass(frozen=True, slots=True)

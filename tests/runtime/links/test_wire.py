@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowrun.runtime.links.hello import WIRE, Hello
 from flowrun.runtime.links.wire import (
     Carried,
     Head,
@@ -83,3 +84,18 @@ def test_a_message_that_is_cut_off_says_where():
         "a message of 3 bytes at byte 14 of 16",
         "a message of stream 7; there are 3",
     ]
+
+
+@given(st.data())
+def test_a_question_and_a_hello_with_a_changed_bit_are_refused(data):
+    asked = Question(1, 2, 3, context=True).pack()
+    said = Hello(WIRE, [["/n/out", "IntMsg", 7]], 5).pack()
+    for sent in (asked, said):
+        bit = data.draw(st.integers(0, 8 * len(sent) - 1))
+        changed = bytearray(sent)
+        changed[bit // 8] ^= 1 << (bit % 8)
+        if sent is said:
+            assert Hello.unpack(bytes(changed)) is None
+        else:
+            with pytest.raises(WireError):
+                Question.unpack(bytes(changed))
