@@ -258,9 +258,16 @@ def test_the_log_of_a_run_that_goes_on_is_dragged_in(browser, tmp_path):
         assert browser.evaluate(f"{TIMELINE}.dataset.cycle") == "0"
         press(browser, "l")
         browser.wait_for(f"{TIMELINE}.dataset.cycle == 'live'")
+        # The part that becomes a test stays what it is while the run goes on.
+        click(browser, "Make it a test")
+        ends = f"[...{TIMELINE}.querySelectorAll('input[type=number]')].map(it => it.value).join()"
+        browser.wait_for(f"{ends} == '0,29'")
+        write(range(30, 40))
+        browser.wait_for(f"{CHART}.dataset.to == 39")
+        assert browser.evaluate(ends) == "0,29"
         drag(browser, 0.5, 0.2)
-        browser.wait_for(f"{TIMELINE}.dataset.shown > 2 && {TIMELINE}.dataset.shown < 9")
-        writer.finish({"reason": "done", "cycles": "30", "ended_ns": "0"})
+        browser.wait_for(f"{TIMELINE}.dataset.shown > 2 && {TIMELINE}.dataset.shown < 12")
+        writer.finish({"reason": "done", "cycles": "40", "ended_ns": "0"})
         browser.wait_for(f"{TIMELINE}.dataset.state == 'ended'")
     finally:
         server.stop()

@@ -170,7 +170,10 @@ export function Timeline({run, moment, onMoment}) {
   const ns = shown?.at_ns ?? timeAt(lanes, partAt(lanes, moment ?? end));
   const text = moment === null ? "live"
     : `cycle ${count(moment)} · ${clock(ns)} · ${since((ns - lanes.start_ns) / 1e9, .1)}`;
-  const toggle = (/** @type {"what-if" | "wrong" | "clip"} */ name) => () => setPanel(panel === name ? null : name);
+  const toggle = (/** @type {"what-if" | "wrong" | "clip"} */ name) => () => {
+    if (name !== "wrong" && panel !== name && !range) setRange(chosen());  // of a run that goes on it would be another one soon
+    setPanel(panel === name ? null : name);
+  };
   const missing = [...new Set([...lanes.missing, ...(shown?.missing ?? [])])];
   return html`<section class="timeline" ref=${root} aria-label="Timeline" onKeyDown=${key} data-timeline="ready"
       data-cycle=${moment ?? "live"} data-shown=${shown?.cycle ?? ""} data-playing=${playing} data-state=${lanes.state}>
