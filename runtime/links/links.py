@@ -306,8 +306,15 @@ class Links:
                 certificates_of(self._spec),
                 linked=transport.linked,
                 note=self._log.warning,
+                unseen=self._unseen,
             )
             self._lookout.start()
+
+    def _unseen(self) -> list[str]:
+        """Processes that have not been there."""
+        senders = [str(it.peer) for it in self._ins.values() if not it.was_there]
+        receivers = [str(it.peer) for it in self._outs.values() if not it.was_there]
+        return list(dict.fromkeys([*senders, *receivers]))
 
     # -- before the first cycle --------------------------------------------------------------------
 

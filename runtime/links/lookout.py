@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 
-from flowrun.runtime.links.certificates import EXPIRED, Certificates, troubles
+from flowrun.runtime.links.certificates import EXPIRED, Certificates, common_name, troubles
+from flowrun.runtime.wording import listed
 
 __all__ = ["Lookout", "why_not"]
 
@@ -120,6 +121,7 @@ class Lookout:
     addresses: those that this process connects to.
     files: those of `network: tls`.
     linked: gives the addresses, as numbers, to which there are connections.
+    unseen: gives the processes that are not seen, though links lead to them.
     note: called with each sentence.
     """
 
@@ -130,8 +132,10 @@ class Lookout:
         *,
         linked: Callable[[], AbstractSet[str]],
         note: Callable[[str], None],
+        unseen: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._addresses, self._files = addresses, files
+        self._unseen = unseen
         self._linked, self._note = linked, note
         self._said: dict[str, str | None] = {}
         self._ended = threading.Event()
@@ -151,21 +155,39 @@ class Lookout:
         pause_s = _FIRST_S
         while not self._ended.wait(pause_s):
             pause_s = _AGAIN_S
-            for address in self._addresses:
-                self._look_at(address)
+            there = [self._look_at(address) for address in self._addresses]
+            self._look_for_peers(is_connected=all(there) and bool(there))
 
-    def _look_at(self, address: str) -> None:
+    def _look_for_peers(self, *, is_connected: bool) -> None:
+        unseen = self._unseen() if is_connected else ()
+        if not unseen:
+            self._said.pop("", None)
+            return
+        shown = "" if self._files is None else common_name(self._files)
+        name = f" {shown!r}" if shown else ""
+        self._say(
+            "",
+            f"connected, and {listed(unseen)} is not seen: it does not run, or its 'allow' does not "
+            f"name the certificate{name} of this process",
+        )
+
+    def _look_at(self, address: str) -> bool:
+        """Whether there is a connection to `address`."""
         if not self._linked().isdisjoint(_as_numbers(address)):
             self._said.pop(address, None)
-            return
+            return True
         text = why_not(address, self._files)
         if text is None:
             text = (
                 f"{address}: it can be reached, and there is no link; does its 'allow' name the "
                 "certificate of this process, and is it the same version of flowrun?"
             )
-        if not self._ended.is_set() and self._said.get(address) != text:
-            self._said[address] = text
+        self._say(address, text)
+        return False
+
+    def _say(self, about: str, text: str) -> None:
+        if not self._ended.is_set() and self._said.get(about) != text:
+            self._said[about] = text
             self._note(text)
 
 
