@@ -174,7 +174,11 @@ def _write_answers(
     written.pictures = len(found)
     written.answers = sum(len(it.answers) for it in found)
     if form == "hf":
-        lines = [json.dumps(_row(it, written), ensure_ascii=False) for it in found]
+        rows = [_row(it, written) for it in found]
+        if not any(score is not None for row in rows for score in row["objects"]["score"]):
+            for row in rows:  # datasets 5.2 cannot read lists of nothing but null
+                del row["objects"]["score"]
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
         (folder / "train" / "metadata.jsonl").write_text("\n".join([*lines, ""]), encoding="utf-8")
         return
     names = sorted({name for it in found for name, _, _ in _objects(it)})

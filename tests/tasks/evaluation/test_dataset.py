@@ -67,6 +67,19 @@ def test_hugging_face_gets_a_row_for_each_picture(run, tmp_path):
     assert all((tmp_path / "out" / "train" / row["file_name"]).exists() for row in rows)
 
 
+def test_scores_that_nobody_gave_are_left_out_for_hugging_face(tmp_path):
+    plan = plan_of(
+        tmp_path,
+        f"c=pictures.Camera(width: 16, height: 12, limit: {CYCLES}); a=dataset_tasks.Says",
+        "c > a: ImageRgb8Msg",
+    )
+    record(plan, tmp_path / "run")
+    boxes = [label(1, "a", "wrong", "<loc0000><loc0000><loc0512><loc0512> square")]
+    write_dataset([tmp_path / "run"], tmp_path / "out", "hf", labels={tmp_path / "run": boxes})
+    lines = (tmp_path / "out" / "train" / "metadata.jsonl").read_text().splitlines()
+    assert all(set(json.loads(line)["objects"]) == {"bbox", "category"} for line in lines)
+
+
 def test_labels_say_what_is_right(run, tmp_path):
     labels = {
         run: [label(1, "a", "wrong", "frame one"), label(2, "a", "right"), label(3, "d", "wrong")]
