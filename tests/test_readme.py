@@ -339,7 +339,7 @@ def test_moments_are_found_as_it_says(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_backends_are_configured_as_shown() -> None:
     shown = blocks("yaml", (ROOT / "docs" / "backends.md").read_text(encoding="utf-8"))
-    assert len(shown) == 8
+    assert len(shown) == 9
     path = ROOT / "graphs" / "inference.yaml"
     graphs = [said for text in shown if "tasks" in (said := yaml.safe_load(text))]
     assert len(graphs) == 1
