@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-import structlog
-
 from flowrun.runtime.clock import monotonic_s
 
 if TYPE_CHECKING:
@@ -107,6 +105,8 @@ class Listeners:
                 listener()
             except Exception:  # noqa: BLE001  # whatever it is, it is not of the cycle
                 self._end(listener)
+                import structlog  # slow to load, and task authors' modules import this one
+
                 structlog.get_logger("flowrun.server").exception("a client is told no more")
 
     def _end(self, listener: Callable[[], None]) -> None:
