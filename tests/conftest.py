@@ -10,6 +10,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 
 from flowrun.runtime.extras import load_video_libraries
 from support import fault_tasks, helpers
@@ -51,6 +52,14 @@ def same_scheduling() -> Iterator[None]:
     before = os.sched_getscheduler(0)
     yield
     assert os.sched_getscheduler(0) == before
+
+
+@pytest.fixture(autouse=True)
+def same_logging() -> Iterator[None]:
+    """No test leaves behind where what tasks log goes, as a command does that drops it."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,8 @@ def test_graphs_are_checked(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        monkeypatch.setenv(f"CAM{number}", f"rtsp://192.168.1.2{number}/stream1")
     found = graphs(page)
     assert len(found) >= 2
     for number, text in enumerate(found):

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from flowrun.runtime.replay.replay import Replay, ReplayReport
 
 __all__ = [
-    "Nowhere",
     "add_choices",
     "add_options",
     "add_parser",
@@ -320,7 +319,7 @@ def prepare(
     `--verbose` only."""
     from flowrun.runtime.replay.graph import graph_in_place_of
     from flowrun.runtime.replay.replay import Replay, Tolerance, recorded_graph
-    from flowrun.runtime.run.log_lines import configure_logs
+    from flowrun.runtime.run.log_lines import configure_logs, drop_logs
 
     if args.graph and args.graph_option:
         raise UsageError(f"two graphs: {args.graph} and --graph {args.graph_option}")
@@ -333,9 +332,10 @@ def prepare(
         )
     except UntrustedRun as error:
         raise UsageError(how_to_trust(args, error)) from None
-    configure_logs(
-        now_ns=time.time_ns, stream=None if args.verbose else Nowhere(), secrets=graph.secrets
-    )
+    if args.verbose:
+        configure_logs(now_ns=time.time_ns, secrets=graph.secrets)
+    else:
+        drop_logs()
     return Replay(
         log,
         graph=graph,
@@ -490,18 +490,6 @@ def _value(text: str) -> tuple[str, Any]:
         return name, yaml.safe_load(value)
     except yaml.YAMLError:
         return name, value
-
-
-class Nowhere:
-    """Drops the lines that tasks log: they were shown and recorded when the tasks first ran."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None: ...
-
-    def isatty(self) -> bool:
-        return False
 
 
 def _by_task(counts: dict[str, int]) -> str:

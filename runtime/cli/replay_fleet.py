@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowrun.runtime.cli.replay import Nowhere, how_to_trust, values_of
+from flowrun.runtime.cli.replay import how_to_trust, values_of
 from flowrun.runtime.errors import UntrustedRun, UsageError
 from flowrun.runtime.printing import print_text
 from flowrun.runtime.wording import counted, one_line
@@ -32,7 +32,7 @@ def replay_fleet(args: argparse.Namespace) -> int:
     from flowrun.runtime.graph.find import importable
     from flowrun.runtime.replay.compare import Tolerance
     from flowrun.runtime.replay.graph import graph_in_place_of, recorded_graph
-    from flowrun.runtime.run.log_lines import configure_logs
+    from flowrun.runtime.run.log_lines import configure_logs, drop_logs
 
     _refuse_of_one_run(args)
     path = args.graph or args.graph_option
@@ -57,7 +57,7 @@ def replay_fleet(args: argparse.Namespace) -> int:
 
     begin = time.perf_counter()
     with stack:
-        configure_logs(now_ns=time.time_ns, stream=Nowhere())
+        drop_logs()
         fleet = stack.enter_context(
             FleetReplay(
                 runs,
@@ -69,11 +69,8 @@ def replay_fleet(args: argparse.Namespace) -> int:
                 partial=args.partial,
             )
         )
-        configure_logs(
-            now_ns=time.time_ns,
-            stream=None if args.verbose else Nowhere(),
-            secrets=frozenset(secrets),
-        )
+        if args.verbose:
+            configure_logs(now_ns=time.time_ns, secrets=frozenset(secrets))
         cycles = fleet.cycles if sys.stderr.isatty() else 0
         show = stack.enter_context(progress("replay", cycles))
         report = fleet.run(progress=show)

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.cli.progress import progress
     from flowrun.runtime.fleet.simulation import chosen_faults
     from flowrun.runtime.graph.find import importable
-    from flowrun.runtime.run.log_lines import configure_logs
+    from flowrun.runtime.run.log_lines import drop_logs
 
     if args.seeds < 1:
         raise UsageError(f"--seeds {args.seeds}: expected 1 or more")
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     duration_ns = round(seconds("--for", args.duration) * 1e9)
     with importable(args.graph.parent):
         graphs = _graphs(args)
-        configure_logs(now_ns=lambda: 0, stream=_Nowhere())
+        drop_logs()
         seeds = range(args.seeds) if args.seed is None else [args.seed]
         bar = len(seeds) if sys.stderr.isatty() and args.seed is None else 0
         cycles = 0
@@ -174,15 +174,3 @@ def _say_failed(args: argparse.Namespace, simulation: Simulation, wrong: list[st
     words += ["--faults", args.faults, "--for", args.duration]
     words += [word for text in args.settings for word in ("--set", text)]
     print_text(f"  again: {shlex.join(words)}")
-
-
-class _Nowhere:
-    """Drops the lines that tasks log."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None: ...
-
-    def isatty(self) -> bool:
-        return False

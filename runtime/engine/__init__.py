@@ -14,6 +14,7 @@
 | `parallel.py`    | `executor: parallel`: independent steps of a cycle at once             |
 | `outside.py`     | where time, live values and results come from; the live one            |
 | `injection.py`   | a message that somebody publishes from outside on a port               |
+| `beginning.py`   | what a run goes on with that an earlier one, cut off, had remembered   |
 | `keyframes.py`   | what tasks remember, so that a replay can begin there                  |
 | `published.py`   | which tasks have run, and which source is silent                       |
 | `background.py`  | `background: true`: jobs, and the worker that runs them                |

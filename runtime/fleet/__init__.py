@@ -1,12 +1,14 @@
 """A graph in several processes, and what they recorded, as one.
 
-| module        | what it gives                                                   |
-|---------------|-----------------------------------------------------------------|
-| `record.py`   | the folder of a fleet: which runs belong together               |
-| `local.py`    | all processes on this machine: `flowrun up`                     |
+| module          | what it gives                                                 |
+|-----------------|---------------------------------------------------------------|
+| `record.py`     | the folder of a fleet: which runs belong together             |
+| `local.py`      | all processes on this machine: `flowrun up`                   |
+| `placement.py`  | where each process runs, and by which addresses they meet     |
+| `ray.py`        | placement by Ray: `flowrun up --ray`                          |
 | `deliveries.py` | what each cycle of a receiver took of a sender                |
-| `order.py`    | the order of the cycles of all runs                             |
-| `replay.py`   | all runs again, each compared with its log and with each other  |
+| `order.py`      | the order of the cycles of all runs                           |
+| `replay.py`     | all runs again, each compared with its log and the others   |
 | `simulation.py` | all processes in one, on a network that fails by a seed       |
 | `invariants.py` | what must hold afterwards                                     |
 """

@@ -15,6 +15,9 @@
 | `scripts.py`                        | a script that runs a graph, imported for its classes       |
 | `stale.py`                          | modules of the user that have changed load again           |
 | `several.py`                        | one task of a file -> one for each of its sources          |
+| `sections.py`                       | the values of a section's keys, by the tables of `keys`     |
+| `partitions.py`                     | `partitions` and `network`: what they say                  |
+| `parts.py`, `boundary.py`           | the graph of one process; what crosses to another one      |
 | `shadows.py`                        | a task with a shadow -> two tasks                          |
 | `channels.py`                       | the numbers by which clients ask for what tasks show       |
 | `bind.py`                           | `GraphSpec` -> `BoundGraph`, or every mistake              |

@@ -12,6 +12,7 @@
 | `faults.py`     | messages that do not come, come late or twice                          |
 | `cycles.py`     | recorded cycles, each message compared when it is made                 |
 | `keyframes.py`  | where in a log a replay can begin                                      |
+| `recovery.py`   | what a run that was cut off had remembered at the end of its log        |
 | `recorded.py`   | the log as the outside of a graph                                      |
 | `background.py` | a background task: its jobs run at once, in the cycle of their inputs  |
 | `compare.py`    | a message against the recorded one, with a tolerance                   |

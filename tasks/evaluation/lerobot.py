@@ -274,7 +274,7 @@ class _Writer:
     def finish(self, pandas: Any) -> None:
         """Write the rows and what is said of them."""
         arrow = self._arrow
-        from pyarrow import parquet
+        parquet = import_optional("pyarrow.parquet", "--to lerobot", extra="tables")
 
         names = list(self._tables[0])
         columns = {name: np.concatenate([it[name] for it in self._tables]) for name in names}

@@ -279,7 +279,7 @@ def test_bad_task_classes_say_what_is_wrong() -> None:
           - {id: e, type: parts.Freezes}
         """) == [
         "g.yaml:2:19: NoPort.process: parameter 'number' must be Input[M], Input[M] | None or "
-        "Output[M] of a Message class M; got <class 'int'>; e.g. def process(self, ctx: Context, "
+        "Output[M] of a Message class M; got int; e.g. def process(self, ctx: Context, "
         "image: Input[ImageRgb8Msg], out: Output[TextMsg]) -> None (at bind_parts.py:84: def "
         "process(self, ctx: Context, number: int) -> None: ...)",
         "g.yaml:3:19: OddAnnotation.process: its annotations raised ZeroDivisionError: "

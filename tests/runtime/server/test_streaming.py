@@ -211,6 +211,7 @@ def test_events_tell_answers_statistics_and_the_end(run, http):
             "backend": "embedded",
             "cycle": 1,
             "tokens": 7,
+            "event_type": "INFERENCE_COMPLETED",
         }
         assert first["statistics"]["id"] == "inference"
         assert first["statistics"]["live"] == {"vlm": ["prompt", "max_new_tokens"]}

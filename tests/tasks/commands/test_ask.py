@@ -265,4 +265,7 @@ def test_a_wrong_option_says_what_is_right(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, _, err = ask(capsys, "embedded", SHAPES, *words)
-    assert (status, err.splitlines()[-1]) == (2, f"flowrun ask: error: {said}")
+    assert (status, err.splitlines()[-1]) == (
+        2,
+        f"flowrun ask: {said}; flowrun ask --help lists all",
+    )
