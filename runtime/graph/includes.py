@@ -24,7 +24,7 @@ from flowrun.runtime.graph.file import check_size, compose
 from flowrun.runtime.graph.resolved import resolved_text
 from flowrun.runtime.graph.settings import (
     parse_settings,
-    settings_of_instance,
+    settings_of_instances,
     with_constants,
     with_settings,
 )
@@ -72,7 +72,8 @@ def compose_graph(
     places. Mistakes are noted with `reader`; `GraphError` only if `text` is not YAML.
 
     path: where it is: paths of includes start at its folder.
-    part: the process that is meant, whose instance may have other values; None: the whole graph.
+    part: the process that is meant, whose instance may have other values; None: the whole graph, with
+        the values of the first instance of each partition.
     settings: `task.key=value`; they go before the instance's.
     set_by: as in `parse_settings`.
     read: gives the text of an included file; see `read_text`.
@@ -85,8 +86,7 @@ def compose_graph(
     files = _Files(reader, read)
     scope = Scope(reader)
     made = files.file(with_constants(reader, root, given), path, scope, (_real(path),))
-    if part is not None:
-        made = with_settings(reader, made, settings_of_instance(reader, made, part), lambda it: it)
+    made = with_settings(reader, made, settings_of_instances(reader, made, part), lambda it: it)
     made = with_settings(reader, made, given, scope.fill)
     if made is root:
         return Composed(root, text, {}, complete=True)

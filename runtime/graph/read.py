@@ -158,7 +158,7 @@ def _read_graph(
         nodes = reader.sequence(items["tasks"], "'tasks'")
         if not nodes and not reader.problems:
             reader.problem(items["tasks"], "'tasks' is empty; a graph needs at least one task")
-        tasks = [task for node in nodes if (task := _read_task(reader, node))]
+        tasks = [task for node in nodes if (task := _read_task(reader, node, part))]
         complete = bool(nodes) and len(tasks) == len(nodes)
     _check_ids(reader, tasks)
     connections: list[ConnectionSpec] = []
@@ -191,7 +191,7 @@ def _read_graph(
         tasks=tuple(
             replace(task, masked_config=mask_within(task.masked_config, hidden)) for task in tasks
         ),
-        environment={name: reader.variables[name] for name in sorted(plain)},
+        environment={it: reader.variables[it] for it in sorted(plain & reader.variables.keys())},
     )
     graph, problems = of_mission(graph, mission)
     reader.problems |= dict.fromkeys(problems)
@@ -203,7 +203,9 @@ def _better_id(text: str) -> str:
     return f" (did you mean {better!r}?)" if _ID.fullmatch(better) else ""
 
 
-def _read_task(reader: ValueReader, node: yaml.Node) -> TaskSpec | None:
+def _read_task(reader: ValueReader, node: yaml.Node, part: PartId | None) -> TaskSpec | None:
+    """part: the process that is meant: the configs of tasks that run in other partitions are for
+    machines on which other variables are set."""
     items = items_of(reader, keys.TASK, node, "a task")
     values = values_of(reader, keys.TASK, items, owner="a task's ")
     if values["id"] is not None and not _ID.fullmatch(values["id"]):
@@ -213,7 +215,9 @@ def _read_task(reader: ValueReader, node: yaml.Node) -> TaskSpec | None:
             "not beginning with a digit" + _better_id(values["id"]),
         )
         values["id"] = None
+    reader.is_elsewhere = part is not None and values["partition"] != part.partition
     config = reader.config(items.get("config"))
+    reader.is_elsewhere = False
     if values["id"] is None or values["type"] is None:
         return None
     return TaskSpec(

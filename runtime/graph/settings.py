@@ -30,7 +30,7 @@ from flowrun.runtime.wording import listed, nearest
 __all__ = [
     "Setting",
     "parse_settings",
-    "settings_of_instance",
+    "settings_of_instances",
     "with_constants",
     "with_settings",
 ]
@@ -93,20 +93,34 @@ def _parse(reader: ValueReader, text: str, set_by: str) -> Setting | None:
     return Setting(name, tuple(_STEP.findall(name)), key, value)
 
 
-def settings_of_instance(reader: ValueReader, root: yaml.Node, part: PartId) -> list[Setting]:
-    """What the file says of one of the `instances` of a partition; mistakes are noted elsewhere."""
+def settings_of_instances(
+    reader: ValueReader, root: yaml.Node, part: PartId | None
+) -> list[Setting]:
+    """What the file says of one of the `instances` of each partition: of the one that is `part`, or of
+    the first, as tasks of a partition may have their values from there alone. Mistakes are noted
+    elsewhere."""
+    partitions = _items(reader, root).get("partitions")
+    found: list[Setting] = []
+    for name, (_, node) in (_items(reader, partitions[1]) if partitions else {}).items():
+        listed_here = _items(reader, node).get("instances")
+        instances = _items(reader, listed_here[1]) if listed_here else {}
+        if not instances:
+            continue
+        chosen = part.instance if part is not None and part.partition == name else ""
+        _, values = instances.get(chosen) or next(iter(instances.values()))
+        found += _settings_of(reader, root, name, values)
+    return found
+
+
+def _settings_of(
+    reader: ValueReader, root: yaml.Node, partition: str, node: yaml.Node
+) -> list[Setting]:
     tasks = _items(reader, root).get("tasks")
     known = {
         _id(reader, task)
         for task in (tasks[1].value if tasks else ())
-        if (own := _items(reader, task).get("partition")) and own[1].value == part.partition
+        if (own := _items(reader, task).get("partition")) and own[1].value == partition
     }
-    node: yaml.Node = root
-    for name in ("partitions", part.partition, "instances", part.instance):
-        found = _items(reader, node).get(name)
-        if found is None:
-            return []
-        node = found[1]
     return [
         Setting(name, tuple(_STEP.findall(name)), key, value)
         for name, (key, value) in _items(reader, node).items()

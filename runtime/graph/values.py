@@ -145,6 +145,9 @@ class ValueReader:
     env: Mapping[str, str]
     known: Mapping[str, str] = field(default_factory=dict)
     """What stands for variables that `env` does not have."""
+    is_elsewhere: bool = False
+    """Whether what is read is for another machine, where variables are set that are not set here:
+    their names stand for them."""
     problems: dict[Problem, None] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
     """The environment variables that the file names, with the values that they have; "" for one that
@@ -382,6 +385,8 @@ class ValueReader:
             )
             return "", False
         is_secret = match["mark"] is not None or says_secret(name)
+        if self.is_elsewhere and default is None and not self.env.get(name):
+            return name, is_secret
         value = self.env.get(name) or self.known.get(name, "")
         self.variables[name] = value
         if is_secret:

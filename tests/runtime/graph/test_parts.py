@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flowrun.runtime.errors import GraphError
 from flowrun.runtime.graph import parts
-from flowrun.runtime.graph.plan import Plan, load_plan
+from flowrun.runtime.graph.plan import Plan, load_plan, load_plans
 from flowrun.runtime.graph.spec import PartId
 
 THREE = """\
@@ -184,3 +184,37 @@ def test_both_ends_know_the_same_streams_in_the_same_order(
             assert {f"/{boundary.source}/{it.name}" for it in boundary.streams} <= topics
         fed = [(it.dst_task, it.dst_port) for it in plan.graph.connections]
         assert len(fed) == len(set(fed)), "an input takes one connection"
+
+
+CAMERAS = """\
+partitions:
+  dock: {instances: {east: {cam.source_uri: "${EAST}"}, west: {cam.source_uri: "${WEST}"}}}
+  desk: {}
+tasks:
+  - {id: cam, type: VideoCapture, partition: dock, config: {options: {user_agent: "${AGENT}"}}}
+  - {id: show, type: BroadcastImage, partition: desk}
+cnx:
+  - {src: cam, dst: show, msg: ImageRgb8Msg}
+"""
+
+
+def test_a_task_may_have_its_values_from_the_instances_alone(tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(CAMERAS)
+    env = {"EAST": "http://east/live.ts", "WEST": "http://west/live.ts", "AGENT": "a"}
+    [plan] = load_plans(path, env=env, ready=False).values()
+    assert plan.graph.tasks[0].config.model_dump()["source_uri"] == env["EAST"]
+    west = load_plan(path, env=env, ready=False, partition="dock/west")
+    assert west.graph.tasks[0].config.model_dump()["source_uri"] == env["WEST"]
+
+
+def test_a_process_needs_no_variables_of_tasks_that_run_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(CAMERAS)
+    desk = load_plan(path, env={}, partition="desk")
+    assert steps(desk) == ["from_dock_east", "from_dock_west", "show_east", "show_west"]
+    assert desk.graph.spec.environment == {}
+    with pytest.raises(GraphError) as refused:
+        load_plan(path, env={"AGENT": "a"}, partition="dock/west")
+    assert "environment variable 'WEST' is not set" in str(refused.value)
+    assert "EAST" not in str(refused.value)
