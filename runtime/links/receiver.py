@@ -279,7 +279,12 @@ class Receiver:
                     status = Status.unpack(payload)
                 except WireError as error:
                     self._note(f"{self._sender}: {error}")
-        messages = [(head, it) for head, it in heads if head is not None and head.kind != STATUS]
+        # Each once: what came twice must not stand for what was lost.
+        messages = list(
+            {
+                head: (head, it) for head, it in heads if head is not None and head.kind != STATUS
+            }.values()
+        )
         with self._lock:
             if number != self._asked or self._asking is None:
                 return  # it came too late

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flowrun.runtime.links.fake import FakeNetwork, Faults
@@ -64,7 +64,8 @@ def played(seed, **options):
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=25, deadline=None)
+@example(seed=17135241)  # messages of an answer came twice, and as many were lost
+@settings(max_examples=10, deadline=None)
 def test_none_is_lost_none_comes_twice_and_all_are_in_order(seed):
     sent, got, gaps = played(seed)
     assert (got, gaps) == (sent, [])
