@@ -54,9 +54,19 @@ def same_scheduling() -> Iterator[None]:
     assert os.sched_getscheduler(0) == before
 
 
+@pytest.fixture(autouse=True, scope="module")
+def logging_of_module() -> Iterator[None]:
+    """No module leaves behind where what tasks log goes, as a command does that drops it."""
+    yield from _same_logging()
+
+
 @pytest.fixture(autouse=True)
-def same_logging() -> Iterator[None]:
-    """No test leaves behind where what tasks log goes, as a command does that drops it."""
+def logging_of_test() -> Iterator[None]:
+    """No test does."""
+    yield from _same_logging()
+
+
+def _same_logging() -> Iterator[None]:
     before = structlog.get_config()
     yield
     structlog.configure(**before)

@@ -148,7 +148,7 @@ def test_a_name_that_is_taken_is_a_mistake(tmp_path: Path) -> None:
 
 @given(docks=st.integers(1, 4), gpus=st.integers(1, 3), named=st.booleans(), seed=st.integers(0, 3))
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_both_ends_know_the_same_streams_in_the_same_order(
     tmp_path: Path, docks: int, gpus: int, named: bool, seed: int

@@ -172,6 +172,7 @@ def test_other_certificates_do_not_and_the_log_says_why(
     assert connecting.linked() == set()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("listen", "connect", "said"),
     [

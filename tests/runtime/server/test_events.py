@@ -327,6 +327,7 @@ def test_states_of_sources_have_the_names_of_inference_pipeline(run, http, state
         assert next(coming)[1]["event_type"] == name
 
 
+@pytest.mark.long
 def test_a_stream_that_cannot_go_on_is_cut_off(run, http, monkeypatch, capfd):
     """A page whose stream says nothing more would show an old state as that of now."""
     monkeypatch.setattr("flowrun.runtime.server.events._happened", lambda _: 1 / 0)
