@@ -98,8 +98,8 @@ class Listeners:
         return partial(self._end, entry)
 
     def call(self) -> None:
-        """Something has come. Whoever offers it, such as a cycle, goes on whatever a listener does: one
-        that raises is called no more."""
+        """Call all listeners. One that raises is not called again; the caller, such as a cycle, goes
+        on."""
         for listener in self._all:
             try:
                 listener()

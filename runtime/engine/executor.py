@@ -413,7 +413,7 @@ class Executor:
 
     def _take_up(self, begins: Beginning) -> None:
         """Give the tasks what they remembered, and what they were working on. One that cannot take it up
-        begins anew."""
+        starts from nothing."""
         for task_id, frozen in begins.tasks.items():
             made = self.instances.get(task_id)
             if made is None or made.bound.is_source:
@@ -423,7 +423,7 @@ class Executor:
                 thaw_task(made, restored_config(made.bound, frozen.get("live", {})), frozen)
             except TaskError as error:
                 made.ctx.log.warning(
-                    "cannot take up what it remembered; it begins anew", why=str(error)
+                    "cannot take up what it remembered; it starts from nothing", why=str(error)
                 )
                 restart_task(made)
                 continue

@@ -236,7 +236,7 @@ class _Process:
     @property
     def is_running(self) -> bool:
         """Whether it has a run that goes on. One that has ended in order is not killed while it waits
-        for its receivers: started again, it would begin anew, and they have ended."""
+        for its receivers: started again, it would send from its first cycle, and they have ended."""
         return self._executor is not None and not self._is_finished
 
     @property

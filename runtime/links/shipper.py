@@ -116,7 +116,7 @@ class Shipper:
         return did
 
     def end(self) -> None:
-        """The run has ended in order: whoever has taken all that it sent may end too."""
+        """The run has ended in order: receivers that have taken everything may end too."""
         self._logs.ended = True
 
     def say_end(self) -> None:

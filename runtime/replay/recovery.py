@@ -27,7 +27,7 @@ def recovered(
     cycle, or has ended in order.
 
     The tasks are started, run from the last keyframe to the log's end, and stopped. Those that a replay
-    takes from the log, as they act outside or ask a server, begin anew.
+    takes from the log, as they act outside or ask a server, start from nothing.
 
     note: called with a sentence on what of the run could not be used.
 
@@ -64,7 +64,7 @@ def recovered_part(
     """What the run of a partition begins with whose log is to be at `directory`: what is left of the run
     before it there, where the graph says `recover: replay`; None otherwise, or where nothing is.
 
-    What cannot be taken up is noted, and the tasks begin anew.
+    What cannot be taken up is noted, and the tasks start from nothing.
     """
     part = plan.graph.spec.part
     if part is None:
@@ -80,6 +80,6 @@ def recovered_part(
                     continue
             return recovered(run.path, plan, note=note)
         except FlowrunError as error:
-            note(f"{run.path}: its tasks' states cannot be had, and they begin anew: {error}")
+            note(f"{run.path}: cannot restore its tasks' states, which start from nothing: {error}")
             return None
     return None

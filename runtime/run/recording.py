@@ -56,7 +56,8 @@ class Recording:
     directory: where it goes; None keeps no log.
     started_ns: when the run began.
     now_ns: the time, for its end.
-    after: the run that this one goes on with, and the number of its first cycle; None: it begins anew.
+    after: the run that this one goes on with, and the number of its first cycle; None: it starts from
+        nothing.
 
     Raises `LogError` where the log cannot be begun, unless the graph lets the run go on without.
     """

@@ -85,7 +85,7 @@ def add_parser(verbs: Any) -> None:
         metavar="DIR",
         help=f"where the index is kept ({_FOLDER} beside the runs)",
     )
-    parser.add_argument("--rebuild", action="store_true", help="make the index anew")
+    parser.add_argument("--rebuild", action="store_true", help="build the index again")
     parser.add_argument("--processes", type=int, metavar="N", help="describe N pictures at a time")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

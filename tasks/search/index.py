@@ -129,7 +129,7 @@ class Index:
             self._file.close()
 
     def remove(self) -> None:
-        """Remove the files; whoever has them open goes on with what they hold."""
+        """Remove the files. Processes that have them open keep what they hold."""
         for path in (self.path, self._vectors_path):
             for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
                 path.with_name(name).unlink(missing_ok=True)
