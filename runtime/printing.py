@@ -14,7 +14,15 @@ from typing import Any, Protocol, TextIO
 
 from flowrun.runtime.wording import escaped, one_line
 
-__all__ = ["Escaping", "Writable", "print_json", "print_table", "print_text", "size"]
+__all__ = [
+    "Escaping",
+    "Writable",
+    "print_if_read",
+    "print_json",
+    "print_table",
+    "print_text",
+    "size",
+]
 
 
 def print_text(
@@ -31,6 +39,12 @@ def print_text(
     # A task has closed it, or taken it away; the descriptor under it lives on.
     with contextlib.suppress(OSError), open(1, "w", encoding="utf-8", closefd=False) as under:
         print(escaped(str(text)), end=end, file=under)
+
+
+def print_if_read(text: str) -> None:
+    """Print a line now, if anybody reads it; the command goes on in any case."""
+    with contextlib.suppress(OSError, ValueError):
+        print_text(text, flush=True)
 
 
 def print_json(value: Any) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import signal
-import threading
 from pathlib import Path
 
 from flowrun.runtime.cli.serving import add_listening, add_proxied
-from flowrun.runtime.cli.signals import listening
-from flowrun.runtime.printing import print_text
+from flowrun.runtime.cli.signals import AsksFirst, listening
+from flowrun.runtime.printing import print_if_read
 from flowrun.runtime.wording import counted
 
 __all__ = ["add_parser", "run"]
@@ -68,11 +65,11 @@ def run(args: argparse.Namespace) -> int:
     graphs = Graphs(args.folder)
     site = Site(tuple(args.cors), args.root_path)
     given = os.environ.get("FLOWRUN_TOKEN") if args.token is None else args.token
-    ending = _Ending()
+    ending = AsksFirst()
     with listening(ending):
         token = token_for(given, args.host)
         with Pipelines.open(
-            graphs, log_dir=args.log_dir, token=token, say=_say, root_path=site.root_path
+            graphs, log_dir=args.log_dir, token=token, say=print_if_read, root_path=site.root_path
         ) as pipelines:
             first = [pipelines.find(name) for name in dict.fromkeys(args.start)]
             server = Server.start_app(
@@ -83,38 +80,11 @@ def run(args: argparse.Namespace) -> int:
             )
             try:
                 found = counted(len(graphs.paths()), "graph")
-                _say(f"serving {found} of {args.folder.absolute()} at {server.url}")
+                print_if_read(f"serving {found} of {args.folder.absolute()} at {server.url}")
                 for pipeline in first:
                     pipeline.start(args.restart)
                 ending.asked.wait()
-                _say(f"{ending.name}: stopping")
+                print_if_read(f"{ending.name}: stopping")
             finally:
                 server.stop()
     return 0
-
-
-def _say(text: str) -> None:
-    """Print a line, if anybody reads it: the server goes on without."""
-    with contextlib.suppress(OSError, ValueError):
-        print_text(text, flush=True)
-
-
-class _Ending:
-    """The first signal ends the server and its pipelines, which takes 5 s at most; the second ends the
-    server at once, and its pipelines after it."""
-
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-        self.name = ""
-
-    def interrupt(self, number: int) -> None: ...
-
-    def first(self, number: int) -> None:
-        self.name = signal.Signals(number).name
-        self.asked.set()
-
-    def waiting(self, number: int, seconds: float) -> None: ...
-
-    def again(self, number: int, *, is_stuck: bool) -> None:
-        del is_stuck
-        os._exit(128 + number)

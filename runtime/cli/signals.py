@@ -27,7 +27,7 @@ from typing import Any, Protocol
 from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.interrupts import Handler, Interrupted
 
-__all__ = ["Ended", "Listener", "exit_status", "listening"]
+__all__ = ["AsksFirst", "Ended", "Listener", "exit_status", "listening"]
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _MAY_BE_IGNORED = (signal.SIGINT, signal.SIGHUP)
@@ -85,6 +85,30 @@ class Stops:
     def again(self, number: int, *, is_stuck: bool) -> None:
         if is_stuck:
             os._exit(128 + number)
+
+
+class AsksFirst:
+    """A command that ends others in order: the first signal asks it to; the second ends it at once, and
+    the others after it.
+
+    asked: set by the first signal. name: of that signal.
+    """
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.name = ""
+
+    def interrupt(self, number: int) -> None: ...
+
+    def first(self, number: int) -> None:
+        self.name = signal.Signals(number).name
+        self.asked.set()
+
+    def waiting(self, number: int, seconds: float) -> None: ...
+
+    def again(self, number: int, *, is_stuck: bool) -> None:
+        del is_stuck
+        os._exit(128 + number)
 
 
 @contextmanager

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shlex
-import signal
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowrun.runtime.cli.choosing import add_mission, add_settings, seconds
-from flowrun.runtime.cli.signals import listening
+from flowrun.runtime.cli.signals import AsksFirst, listening
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.printing import print_text
+from flowrun.runtime.printing import print_if_read, print_text
 from flowrun.runtime.wording import counted
 
 if TYPE_CHECKING:
@@ -107,20 +104,20 @@ def run(args: argparse.Namespace) -> int:
     def options(part: PartId) -> Sequence[str]:
         return ["--plain", "--exit", "--port", str(ports[part]), *given]
 
-    fleet = Fleet(graph, folder, options=options, say=_say, placement=placement)
-    ending = _Ending()
+    fleet = Fleet(graph, folder, options=options, say=print_if_read, placement=placement)
+    ending = AsksFirst()
     until_s = None if limit_s is None else monotonic_s() + limit_s
     with listening(ending):
         fleet.start()
         shown = [part for part, port in ports.items() if port > 0]
         if shown:
-            _say(f"page: http://127.0.0.1:{args.port} ({shown[0]})")
+            print_if_read(f"page: http://127.0.0.1:{args.port} ({shown[0]})")
         while not fleet.wait(_LOOK_S):
             if ending.asked.is_set():
-                _say(f"{ending.name}: stopping, senders first")
+                print_if_read(f"{ending.name}: stopping, senders first")
                 break
             if until_s is not None and monotonic_s() > until_s:
-                _say(f"the limit of {args.duration}: stopping, senders first")
+                print_if_read(f"the limit of {args.duration}: stopping, senders first")
                 break
         fleet.stop()
     return _summary(fleet, folder)
@@ -161,30 +158,3 @@ def _summary(fleet: Fleet, folder: Path) -> int:
     )
     print_text(f"  replay: flowrun replay {shlex.quote(str(folder))}")
     return 1 if fleet.failed else 0
-
-
-def _say(text: str) -> None:
-    """Print a line, if anybody reads it: the processes go on without."""
-    with contextlib.suppress(OSError, ValueError):
-        print_text(text, flush=True)
-
-
-class _Ending:
-    """The first signal ends the processes in order; the second ends this one at once, and they end
-    after it."""
-
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-        self.name = ""
-
-    def interrupt(self, number: int) -> None: ...
-
-    def first(self, number: int) -> None:
-        self.name = signal.Signals(number).name
-        self.asked.set()
-
-    def waiting(self, number: int, seconds: float) -> None: ...
-
-    def again(self, number: int, *, is_stuck: bool) -> None:
-        del is_stuck
-        os._exit(128 + number)
