@@ -19,7 +19,7 @@ import msgpack
 
 from flowrun.runtime.errors import UsageError
 
-__all__ = ["Store", "key_of", "store_path"]
+__all__ = ["Store", "key_of", "opened", "store_path"]
 
 _TABLE = "CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
 _WAIT_S = 30.0
@@ -50,6 +50,16 @@ def _ordered(value: Any) -> Any:
     return value
 
 
+def opened(path: Path, tables: str) -> sqlite3.Connection:
+    """The SQLite file at `path`, made with `tables` where there is none, for any number of processes; a
+    killed one leaves what it has committed. `sqlite3.DatabaseError` for a damaged one."""
+    file = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
+    file.execute("PRAGMA journal_mode = WAL")
+    file.execute("PRAGMA synchronous = NORMAL")
+    file.executescript(tables)
+    return file
+
+
 class Store:
     """The results in the file at `path`, which is made where there is none. `UsageError` where it
     cannot be."""
@@ -59,25 +69,18 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._file = self._opened()
+                self._file = opened(path, _TABLE)
             except sqlite3.DatabaseError:
                 if not path.is_file():
                     raise
                 path.replace(path.with_suffix(".damaged"))
                 for left in ("-wal", "-shm"):
                     path.with_name(path.name + left).unlink(missing_ok=True)
-                self._file = self._opened()
+                self._file = opened(path, _TABLE)
         except (OSError, sqlite3.Error) as error:
             raise UsageError(
                 f"{path}: no results can be kept there: {error}; choose another folder"
             ) from error
-
-    def _opened(self) -> sqlite3.Connection:
-        file = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None)
-        file.execute("PRAGMA journal_mode = WAL")
-        file.execute("PRAGMA synchronous = NORMAL")
-        file.execute(_TABLE)
-        return file
 
     def __enter__(self) -> Self:
         return self

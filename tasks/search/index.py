@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.testbench.store import opened
 from flowrun.tasks.search.words import fit, folded
 
 __all__ = ["Index", "Picture", "Said", "Scored"]
@@ -42,7 +43,6 @@ CREATE INDEX IF NOT EXISTS said_of ON said (run, cycle);
 CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(folded, content='', columnsize=1);
 CREATE VIRTUAL TABLE IF NOT EXISTS terms USING fts5vocab(words, 'row');
 """
-_WAIT_S = 30.0
 _FLOAT = np.dtype("<f4")
 _TEXTS_LOOKED_AT = 500
 _WORDS_LOOKED_FOR = 8
@@ -93,24 +93,17 @@ class Index:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._file = self._opened()
+                self._file = opened(self.path, _TABLES)
             except sqlite3.DatabaseError:
                 if not self.path.is_file():
                     raise
                 self.remove()  # all of it is derived
-                self._file = self._opened()
+                self._file = opened(self.path, _TABLES)
         except (OSError, sqlite3.Error) as error:
             raise UsageError(
                 f"{path.parent}: no index can be kept there: {error}; name a folder with --index"
             ) from error
         self._mapped: NDArray[np.float32] | None = None
-
-    def _opened(self) -> sqlite3.Connection:
-        file = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None)
-        file.execute("PRAGMA journal_mode = WAL")
-        file.execute("PRAGMA synchronous = NORMAL")
-        file.executescript(_TABLES)
-        return file
 
     def __enter__(self) -> Self:
         return self
