@@ -170,6 +170,10 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
     )
     if plan.graph.spec.partitions and plan.graph.spec.part is None:
         raise without_partition(plan.graph.spec)
+    if plan.graph.spec.part is not None:
+        from flowrun.runtime.links.zenoh import require_zenoh
+
+        require_zenoh()
     directory = None if args.no_log else _run_directory(args.log_dir, plan.graph.spec)
     try:
         running = Run(

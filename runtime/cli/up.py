@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.fleet.record import write_fleet
     from flowrun.runtime.graph.find import importable
     from flowrun.runtime.graph.plan import load_plan, load_plans
+    from flowrun.runtime.links.zenoh import require_zenoh
     from flowrun.runtime.log.directory import new_run_directory
 
     limit_s = None if args.duration is None else seconds("--for", args.duration)
@@ -85,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     graph = plan.graph.spec
     if not graph.partitions:
         raise UsageError(f"{args.graph} has no partitions; flowrun {args.graph} runs it")
+    require_zenoh()
     placement = None
     if args.ray is not None:
         from flowrun.runtime.fleet.ray import RayPlacement

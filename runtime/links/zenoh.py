@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any
 
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.extras import import_optional
+from flowrun.runtime.extras import import_optional, require
 from flowrun.runtime.links.transport import Query, Sample
 
-__all__ = ["ZenohTransport", "config_of", "open_zenoh"]
+__all__ = ["ZenohTransport", "config_of", "open_zenoh", "require_zenoh"]
 
 _WHAT = "a graph with partitions"
 
@@ -46,6 +46,11 @@ def config_of(
         "transport/link/tx/keep_alive": 4,
         **(more or {}),
     }
+
+
+def require_zenoh() -> None:
+    """`UsageError` where eclipse-zenoh is not installed; loads nothing."""
+    require("zenoh", _WHAT, extra="links", install="eclipse-zenoh")
 
 
 def open_zenoh(config: Mapping[str, Any]) -> ZenohTransport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -70,6 +71,26 @@ def test_ctrl_c_ends_all_in_order(tmp_path: Path) -> None:
     for run in fleet_runs(fleet):
         with Log(run.path) as log:
             assert log.end is not None, run
+
+
+@pytest.mark.parametrize("words", [["up", "two.yaml"], ["two.yaml", "--partition", "two"]])
+def test_without_the_extra_nothing_begins(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("two.yaml").write_text(TWO.replace("LIMIT", "5"))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "zenoh" else find(name)
+    )
+    assert main(words) == 2
+    assert capsys.readouterr().err == (
+        "a graph with partitions needs eclipse-zenoh: pip install 'flowrun-runtime[links]'\n"
+    )
+    assert not Path("runs").exists()
 
 
 def test_a_graph_without_partitions_is_run_otherwise(
