@@ -192,12 +192,14 @@ def slab_paths(path: Path) -> list[Path]:
 
 
 def _newest_run(paths: Sequence[Path]) -> Path | None:
-    """The directory among `paths` whose slabs were written last; None if none holds a slab."""
+    """The directory among `paths`, or in one of them, whose slabs were written last; None if none holds
+    a slab. The runs of a fleet are in a folder for each of its processes."""
     made: dict[Path, int] = {}
     for path in paths:
         with contextlib.suppress(OSError):
-            for slab in filter(is_begun, path.iterdir()):
-                made[path] = slab.stat().st_mtime_ns
+            for run in (path, *filter(Path.is_dir, path.iterdir())):
+                for slab in filter(is_begun, run.iterdir()):
+                    made[run] = slab.stat().st_mtime_ns
     return max(made, key=lambda path: made[path], default=None)
 
 

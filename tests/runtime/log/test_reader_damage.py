@@ -192,6 +192,15 @@ def test_directory_of_runs(tmp_path):
     )
 
 
+def test_directory_of_a_fleet(tmp_path):
+    run = tmp_path / "camera-0" / "fleet-camera-0-1"
+    run.mkdir(parents=True)
+    (run / "log_0000.mcap").write_bytes(b"")
+    assert error_of(tmp_path) == (
+        f"{tmp_path}: not a run: it holds no slab (log_0000.mcap); it holds runs, the newest: {run}"
+    )
+
+
 def test_not_mcap(write):
     path = write(b"GIF89a..")
     expected = f"{path}: byte 0: not an MCAP file: it begins with b'GIF89a..'"
