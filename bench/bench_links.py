@@ -74,8 +74,9 @@ class Sender:
         self.woken, self.stopped, self.cpu_s = threading.Event(), threading.Event(), 0.0
         runs = Runs(Path(folder), graph=GRAPH, partition=str(SENDER))
         self.shipper = Shipper(
-            LogTail(self.path), SentLogs(runs, 1000, SENDER), self.transport, graph=GRAPH, own=SENDER,
-            run=1000, receivers={RECEIVER: streams_of(count)}, wake=self.woken.set,
+            LogTail(self.path, self.writer.follow()), SentLogs(runs, 1000, SENDER), self.transport,
+            graph=GRAPH, own=SENDER, run=1000, receivers={RECEIVER: streams_of(count)},
+            wake=self.woken.set,
         )  # fmt: skip
         self.thread = threading.Thread(target=self.work, daemon=True)
         if ships:

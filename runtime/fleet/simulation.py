@@ -264,6 +264,7 @@ class _Process:
             started_ns=started_ns,
             clock=self._clock,
             log=log,
+            committed=recording.writer.follow() if recording.writer is not None else None,
             transport=lambda _: self._network.transport(str(self.part)),
             now_s=lambda: self._clock.time_ns / 1e9,
         )

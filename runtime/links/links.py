@@ -31,6 +31,7 @@ from flowrun.runtime.links.spread import Spread, chosen
 from flowrun.runtime.links.transport import Query, Sample, Transport
 from flowrun.runtime.links.wire import Keys, Peer, Stream, graph_key
 from flowrun.runtime.links.zenoh import ZenohTransport, config_of, open_zenoh
+from flowrun.runtime.log.committed import CommittedCycles
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.task import CycleTime, Message, Task
 
@@ -142,6 +143,7 @@ class Links:
     """The links of the run of `plan` whose log is at `directory`.
 
     started_ns: when the run began, as its log says. clock: the run's.
+    committed: the cycles that the run commits to its log.
     transport: opens the transport.
     log: a logger of the run.
     now_s: monotonic seconds, for what is said again and again.
@@ -155,6 +157,7 @@ class Links:
         started_ns: int,
         clock: Clock,
         log: Any,
+        committed: CommittedCycles | None = None,
         transport: Callable[[GraphSpec], Transport] | None = None,
         now_s: Callable[[], float] = monotonic_s,
     ) -> None:
@@ -172,6 +175,7 @@ class Links:
         self._own = self.peer_of(self._spec.part)
         self._name = graph_key(self._spec.name)
         self._directory, self._run = directory, started_ns
+        self._committed = committed
         self._clock, self._log = clock, log
         self._open = open_transport if transport is None else transport
         self._transport: Transport | None = None
@@ -364,7 +368,7 @@ class Links:
                 self._sending_tasks[partition.id] = boundary.streams[0].task
         if sends:
             self._shipper = Shipper(
-                LogTail(self._directory),
+                LogTail(self._directory, self._committed),
                 SentLogs(runs, self._run, self._own, spread=self._spread),
                 transport,
                 graph=self._name,

@@ -22,6 +22,7 @@ from flowrun.runtime.links.wire import (
     Stream,
     packed,
 )
+from flowrun.runtime.log.committed import CommittedCycles, FellBehind
 from flowrun.runtime.log.files import LogFiles
 from flowrun.runtime.log.message import LateLines, LoggedCycle, Range
 from flowrun.runtime.log.reader import Log
@@ -102,10 +103,15 @@ def sent_crc(log: Log, first: int, last: int, streams: Sequence[Stream]) -> int:
 
 
 class LogTail:
-    """The cycles that are added to a log, from its beginning on."""
+    """The cycles that are added to a log, from its beginning on.
 
-    def __init__(self, path: Path) -> None:
-        self._files = LogFiles(path, verify=True)
+    committed: those that this process adds to it; what is not there is read from the log.
+    """
+
+    def __init__(self, path: Path, committed: CommittedCycles | None = None) -> None:
+        self._path, self._committed = path, committed
+        self._files: LogFiles | None = LogFiles(path, verify=True)
+        """Open while cycles are read from the log."""
         self._next: int | None = None
         first = self._files.slabs[0].preamble
         self.coded = frozenset(
@@ -114,16 +120,38 @@ class LogTail:
 
     def new(self) -> Iterator[LoggedCycle]:
         """Those that were committed since the last call. `LogError` where the log cannot be read."""
-        self._files.refresh()
-        for _, record in scan(self._files, Range(self._next), goes_on=True):
+        if self._files is not None:
+            yield from self._read(self._files)
+        if self._committed is None:
+            return
+        try:
+            for taken in self._committed.take(self._next):
+                self._let_go()
+                self._next = taken[0] + 1
+                yield LoggedCycle(*taken)
+        except FellBehind:
+            if self._files is None:
+                self._files = LogFiles(self._path, verify=True)
+            yield from self._read(self._files)
+
+    def _read(self, files: LogFiles) -> Iterator[LoggedCycle]:
+        files.refresh()
+        for _, record in scan(files, Range(self._next), goes_on=True):
             if isinstance(record, LateLines):
                 continue
             self._next = record.cycle + 1
             yield record
 
+    def _let_go(self) -> None:
+        if self._files is not None:
+            self._files.close()
+            self._files = None
+
     def close(self) -> None:
         """Let go of the files."""
-        self._files.close()
+        self._let_go()
+        if self._committed is not None:
+            self._committed.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from flowrun.runtime.errors import LogError, LogInUse, unwritable
 from flowrun.runtime.events import Event
 from flowrun.runtime.log.bound import BoundMessages, BoundOutput, Remembered, message_fronts
 from flowrun.runtime.log.channels import Loggable, channels_of
+from flowrun.runtime.log.committed import CommittedCycles
 from flowrun.runtime.log.directory import make_directory
 from flowrun.runtime.log.lines import pack_log
 from flowrun.runtime.log.lock import remove_lock, slab_files, take_lock
@@ -120,6 +121,8 @@ class LogWriter:
         self._first_cycles: deque[int] = deque(maxlen=keep_slabs)
         """Of the last slabs, of which a flight recorder keeps this number."""
         ids = {channel.topic: channel.id for channel in channels}
+        self._topics = {number: topic for topic, number in ids.items()}
+        self._followed: CommittedCycles | None = None
         self._control = ids[fmt.CONTROL_TOPIC]
         self._log, self._keyframe = ids[fmt.LOG_TOPIC], ids[fmt.KEYFRAME_TOPIC]
         # One struct for the step table: its payload is a msgpack map of one binary.
@@ -242,6 +245,8 @@ class LogWriter:
                 slab = self._slabs.slab
                 self._note_slab(cycle)
             self._store(slab, _pack_checked(cycle, now_ns, total + outputs, size), records, size)
+            if self._followed is not None:
+                self._followed.add(cycle, slab, slab.cycles[-1])
             if end > slab.attention_at:
                 self._slabs.attend()
             if self._packed_records:
@@ -255,6 +260,14 @@ class LogWriter:
         if len(self._first_cycles) == self._first_cycles.maxlen:
             for encoder in self._pictures.values():
                 encoder.first_kept = self._first_cycles[0]
+
+    def follow(self, **options: int) -> CommittedCycles:
+        """The cycles that are committed from now on, for one who takes them on another thread.
+
+        options: of `CommittedCycles`.
+        """
+        followed = self._followed = CommittedCycles(self._topics, **options)
+        return followed
 
     def check(self) -> None:
         """Raise the `LogError` that a helper thread met: the disk did not take what was committed, or

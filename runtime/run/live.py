@@ -324,12 +324,14 @@ class Run:
         return self._recording.finish(reason, error, cycles=self.executor.cycles)
 
     def _link(self, place: Path, transport: Callable[[GraphSpec], Transport] | None) -> None:
+        writer, sends = self._recording.writer, self.plan.graph.sends
         links = self.links = Links(
             self.plan,
             place,
             started_ns=self._started_ns,
             clock=self._clock,
             log=self.log,
+            committed=None if writer is None or not sends else writer.follow(),
             transport=transport,
         )
         links.on_error = self.executor.stop

@@ -71,17 +71,18 @@ class Process:
 
 
 class SenderProcess(Process):
-    def __init__(self, network, directory, *, streams=STREAMS):
+    def __init__(self, network, directory, *, streams=STREAMS, most_followed=1024):
         kinds = [LoggedOutput(it.topic.split("/")[1], "out", it.topic, IntMsg) for it in streams]
         super().__init__(network, directory, SENDER, kinds)
         self.streams, self.value = streams, 0
+        self.most_followed = most_followed
         self.sent = []
 
     def begin(self, **options):
         super().begin(**options)
         runs = Runs(self.directory, graph=GRAPH, partition=str(SENDER))
         self.shipper = Shipper(
-            LogTail(self.path),
+            LogTail(self.path, self.writer.follow(most=self.most_followed)),
             SentLogs(runs, self.run, SENDER),
             self.transport,
             graph=GRAPH,
@@ -189,9 +190,11 @@ class ReceiverProcess(Process):
 class Pair:
     """A sender, a receiver and the network between them, moved by hand."""
 
-    def __init__(self, network, folder, *, streams=STREAMS):
+    def __init__(self, network, folder, *, streams=STREAMS, most_followed=1024):
         self.network, self.now_ns = network, 0
-        self.sender = SenderProcess(network, folder / "dock", streams=streams)
+        self.sender = SenderProcess(
+            network, folder / "dock", streams=streams, most_followed=most_followed
+        )
         self.receiver = ReceiverProcess(network, folder / "gpu", streams=streams)
 
     def step(self, ms=10, *, take=True):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.bytes import Damage
-from flowrun.runtime.log.slab.mapping import MappedFile
+from flowrun.runtime.log.slab.faults import Region
 from flowrun.runtime.log.slab.structure import ChunkSpan, Structure
 
 __all__ = ["CycleHead", "CycleReader", "Entry"]
@@ -35,22 +35,24 @@ class CycleHead(NamedTuple):
 
 
 class CycleReader:
-    """Reads the cycles of the chunks of `structure` from `mapped`, the whole slab.
+    """Reads the cycles of the chunks of `structure` from `view`, the whole slab.
 
-    topics: by channel id. verify: check the crc of each cycle whose messages are read.
+    region: says whether `view` is what the file has. topics: by channel id.
+    verify: check the crc of each cycle whose messages are read.
     All methods raise `Damage`.
     """
 
     def __init__(
         self,
-        mapped: MappedFile,
+        view: memoryview,
+        region: Region,
         structure: Structure,
         topics: Mapping[int, str],
         *,
         verify: bool,
     ) -> None:
-        self._region = mapped.region
-        self._view = mapped.view
+        self._region = region
+        self._view = view
         self._structure = structure
         self._topics = topics
         self._verify = verify
@@ -180,6 +182,15 @@ class CycleReader:
                     start, f"a PAD with a record of opcode {opcode:#04x} after it, at {offset}"
                 )
             offset += fmt.HEAD_SIZE + length
+
+    def head_at(self, offset: int) -> CycleHead:
+        """The record at `offset`, where a writer has committed a CYCLE or LINES."""
+        _, _, cycle, time_ns, count, size, crc, _ = fmt.CYCLE_RECORD.unpack_from(self._view, offset)
+        opcode = self._view[offset]
+        if opcode not in fmt.CRC_STARTS:
+            raise Damage(offset, f"unexpected record of opcode {opcode:#04x}: expected CYCLE")
+        end = offset + fmt.CYCLE_SIZE + size
+        return CycleHead(opcode, offset, end, cycle, time_ns, count, crc)
 
     def check(self, head: CycleHead) -> None:
         """Raise `Damage` where the cycle's crc does not match."""

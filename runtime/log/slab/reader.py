@@ -37,7 +37,7 @@ class SlabReader:
         self._region = opened.mapped.region
         self.view = opened.mapped.view
         topics = {channel.id: channel.topic for channel in opened.preamble.channels.values()}
-        self.cycles = CycleReader(opened.mapped, opened.structure, topics, verify=verify)
+        self.cycles = CycleReader(self.view, self._region, opened.structure, topics, verify=verify)
         self._verify = verify
         chunks = opened.structure.chunks
         self._found_end = chunks[-1].records_end if chunks else 0

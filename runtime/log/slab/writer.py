@@ -11,7 +11,7 @@ import mmap
 import os
 import threading
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,6 +22,7 @@ from flowrun.runtime.descriptor import Descriptor
 from flowrun.runtime.errors import LogDamaged
 from flowrun.runtime.log.slab import disk
 from flowrun.runtime.log.slab import format as fmt
+from flowrun.runtime.log.slab.cycles import CycleReader
 from flowrun.runtime.log.slab.disk import write_all
 from flowrun.runtime.log.slab.index import MessagePlaces, message_places
 from flowrun.runtime.log.slab.mapping import MappedFile
@@ -33,6 +34,7 @@ from flowrun.runtime.log.slab.records import (
     pack_message_index,
     pack_pad,
 )
+from flowrun.runtime.log.slab.structure import Structure
 
 __all__ = ["CHUNK_SIZE", "FIRST_LOOK_AHEAD", "Slab"]
 
@@ -229,6 +231,15 @@ class Slab:
             with contextlib.suppress(OSError):
                 self._lost_size = os.fstat(self._file.number).st_size
         self.attention_at = 0
+
+    def reader(self, topics: Mapping[int, str]) -> CycleReader:
+        """Reads, checked, cycles of which it is known where they are; the mapping lasts as long as it.
+        On any thread. `ValueError` once the slab is closed.
+
+        topics: by channel id.
+        """
+        view = self.mapping.toreadonly()
+        return CycleReader(view, self._mapped.region, Structure(), topics, verify=True)
 
     def sync(self) -> None:
         """Bring all that is committed to the disk; does nothing where it is there. From any thread.

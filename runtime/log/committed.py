@@ -1,0 +1,84 @@
+"""The cycles that this process commits, for a thread of it that follows its own log.
+
+They are read where the writer has put them, in the mapping of the slab that it writes: as the file has
+them, without looking for them there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from flowrun.runtime.log.slab.bytes import Damage
+from flowrun.runtime.log.slab.cycles import CycleReader, Entry
+from flowrun.runtime.log.slab.writer import Slab
+
+__all__ = ["CommittedCycles", "FellBehind"]
+
+_MOST_WAITING = 1024
+
+
+class FellBehind(Exception):  # noqa: N818 - not an error: the log has what is not here
+    """Cycles are no longer here, or cannot be read here: read the log to its end, then go on here."""
+
+
+class _Place(NamedTuple):
+    """Where a cycle is. number: of cycles that were added before it."""
+
+    number: int
+    cycle: int
+    slab: Slab
+    offset: int
+
+
+class CommittedCycles:
+    """The last cycles that a writer has committed and nobody has taken.
+
+    topics: by channel id. most: number of cycles; older ones are left to the log.
+    """
+
+    def __init__(self, topics: Mapping[int, str], *, most: int = _MOST_WAITING) -> None:
+        self._topics = topics
+        self._places: deque[_Place] = deque(maxlen=most)
+        self._added = self._taken = 0
+        self._reading: tuple[Slab, CycleReader] | None = None
+
+    def add(self, cycle: int, slab: Slab, offset: int) -> None:
+        """A cycle was committed at `offset` of `slab`. By the writer."""
+        self._places.append(_Place(self._added, cycle, slab, offset))
+        self._added += 1
+
+    def take(self, start: int | None) -> Iterator[tuple[int, int, list[Entry]]]:
+        """Number, time and messages of those from cycle `start` on that were not taken, in order and
+        checked. Payloads are views of the slab. Always on the same thread. `FellBehind` where these are
+        not all that there are."""
+        places = self._places
+        while places:
+            place = places.popleft()
+            was_added_next = place.number == self._taken
+            self._taken = place.number + 1
+            if start is not None and place.cycle < start:
+                continue
+            if not was_added_next:
+                raise FellBehind
+            try:
+                found = self._read(place)
+            except (Damage, ValueError):  # the slab is lost, or closed
+                raise FellBehind from None
+            yield found
+
+    def close(self) -> None:
+        """Let go of the slab."""
+        self._places.clear()
+        self._reading = None
+
+    def _read(self, place: _Place) -> tuple[int, int, list[Entry]]:
+        if self._reading is None or self._reading[0] is not place.slab:
+            self._reading = None
+            self._reading = place.slab, place.slab.reader(self._topics)
+        head = self._reading[1].head_at(place.offset)
+        entries = self._reading[1].entries(head)
+        if place.slab.is_lost:
+            raise Damage(place.offset, "it is not in the file")
+        return head.cycle, head.time_ns, entries
