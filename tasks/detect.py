@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt
 from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
+from flowrun.tasks.backends.budget import Budget, Spending, is_timed
 from flowrun.tasks.boxes import BoxChoice, Fraction
 from flowrun.tasks.models.checkpoints import find_checkpoint
 from flowrun.tasks.models.detector import Found, ObjectDetector, Search, class_names, ids_of
@@ -35,8 +36,9 @@ class Detect(Task):
     `model` is an object-detection checkpoint of the transformers library, such as those of the
     RT-DETR, RT-DETRv2, D-FINE, DETR and YOLOS families. With `background: true` the graph's cycles
     go on meanwhile and the model always gets the newest frame. Each frame gives a message, also one
-    without objects; `tov_ns`, `frame_id` and `frame_cycle` say which frame. The surest object comes
-    first. Tasks with the same `model`, `device` and `dtype` share one copy of it.
+    without objects, but for frames that `budget` leaves out; `tov_ns`, `frame_id` and `frame_cycle`
+    say which frame. The surest object comes first. Tasks with the same `model`, `device` and `dtype`
+    share one copy of it.
 
     Boxes are in pixels of the frame, scores from 0 to 1. A checkpoint that is no detector, and a label
     that it does not know, are errors before the first cycle.
@@ -57,6 +59,9 @@ class Detect(Task):
         ) = None
         """Only objects with these of the model's labels; null for all. Each with the name that its
         objects get, such as {automobile: car}, where that is another."""
+        budget: Budget | None = None
+        """How often the model looks at a frame at most: {per_hour, p99_ms}. What is left out for that is
+        in the log, the report and the metrics, with the cause."""
         max_batch: PositiveInt = 1
         """How many frames of one size the model may look at together, where several tasks share it
         and wait for it. The last digits then depend on who waits: with more than 1, a replay takes
@@ -70,6 +75,8 @@ class Detect(Task):
         """CPU threads of torch, for the whole process; torch's own number if not given."""
         local_files_only: bool = False
         """Never look on the network for the model."""
+
+    leaves_out = True
 
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)
@@ -104,7 +111,7 @@ class Detect(Task):
     @classmethod
     def is_external(cls, config: TaskConfig) -> bool:
         assert isinstance(config, cls.Config)
-        return config.max_batch > 1
+        return config.max_batch > 1 or is_timed(config.budget)
 
     def start(self, ctx: Context) -> None:
         need_packages("Detect")
@@ -120,6 +127,7 @@ class Detect(Task):
         self._only = None if config.labels is None else detector.class_ids(config.labels)
         self._names = config.labels if isinstance(config.labels, dict) else {}
         self._least = self._least_scores()
+        self._spending = Spending(config.budget)
         ctx.computes_on = detector.where
 
     def configure(self, ctx: Context, changed: frozenset[str]) -> None:
@@ -146,10 +154,18 @@ class Detect(Task):
             found = replace(found, labels=[self._names[label] for label in found.labels])
         return found.rows(config.best_of(found.boxes, found.scores, found.labels))
 
-    def stop(self, _ctx: Context) -> None:
+    def stop(self, ctx: Context) -> None:
         if self._shared is not None:
+            self._spending.report_to(ctx.log)
             self._shared = None
             _MODELS.release(self._key)
+
+    def freeze(self) -> Any:
+        return None if self.config.budget is None else self._spending.freeze()
+
+    def thaw(self, state: Any) -> None:
+        if state is not None:
+            self._spending.thaw(state)
 
     def _load(self, checkpoint: Path | str, ctx: Context) -> _SharedDetector:
         started = time.perf_counter()
@@ -175,10 +191,16 @@ class Detect(Task):
     def process(
         self, ctx: Context, image: Input[ImageRgb8Msg], detections: Output[DetectionsMsg]
     ) -> None:
-        called = time.perf_counter()
         assert self._shared is not None
+        if self._spending.leaves_out(ctx):
+            return
+        self._spending.report_to(ctx.log)
+        self._spending.asked(ctx.now_ns)
+        called = time.perf_counter()
         found = self._shared.answer(self._search(image), max_batch=self.config.max_batch)
-        self._publish(ctx, detections, image, found, (time.perf_counter() - called) * 1000)
+        latency_ms = (time.perf_counter() - called) * 1000
+        self._spending.answered(latency_ms, ctx.now_ns)
+        self._publish(ctx, detections, image, found, latency_ms)
 
     def _publish(
         self,
@@ -218,19 +240,29 @@ class DetectBatch(Detect):
     )
 
     @classmethod
-    def is_external(cls, config: TaskConfig) -> bool:  # noqa: ARG003  # batches are the cycle's own
-        return False
+    def is_external(cls, config: TaskConfig) -> bool:
+        assert isinstance(config, cls.Config)
+        return is_timed(config.budget)  # batches are the cycle's own
 
     def process(
         self, ctx: Context, *detections: Input[ImageRgb8Msg] | Output[DetectionsMsg]
     ) -> None:
         assert self._shared is not None
-        config, called = self.config, time.perf_counter()
-        given = [pair for pair in batched_pairs(detections) if pair[0] is not None]
+        config = self.config
+        given: list[tuple[ImageRgb8Msg, DetectionsMsg]] = []
+        for image, output in batched_pairs(detections):
+            if image is not None and not self._spending.leaves_out(ctx):
+                self._spending.asked(ctx.now_ns)
+                given.append((image, output))
+        if not given:
+            return
+        self._spending.report_to(ctx.log)
+        called = time.perf_counter()
         searches = [self._search(image) for image, _ in given]
         found: list[Found] = []
         for begin in range(0, len(searches), config.max_batch):
             found += self._shared.together(searches[begin : begin + config.max_batch])
         latency_ms = (time.perf_counter() - called) * 1000
+        self._spending.answered(latency_ms, ctx.now_ns)
         for (image, output), it in zip(given, found, strict=True):
             self._publish(ctx, output, image, it, latency_ms)

@@ -25,7 +25,7 @@ from flowrun.runtime.broadcast import PartialAnswer, Shows
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 from flowrun.runtime.wording import listed, mask_urls, nearest
 from flowrun.tasks.backends.backend import Backend
-from flowrun.tasks.backends.budget import Budget, Spending
+from flowrun.tasks.backends.budget import Budget, Spending, is_timed
 from flowrun.tasks.backends.chain import Chain
 from flowrun.tasks.backends.health import BackendHealth
 from flowrun.tasks.backends.make import make_backend, make_embedded
@@ -245,7 +245,7 @@ class Inference(Task):
     @classmethod
     def is_external(cls, config: TaskConfig) -> bool:
         assert isinstance(config, cls.Config)
-        if config.budget is not None and config.budget.p99_ms is not None:
+        if is_timed(config.budget):
             return True
         return config.max_batch > 1 or any(map(config.is_server, config.backends))
 
@@ -483,9 +483,7 @@ class InferenceBatch(Inference):
     @classmethod
     def is_external(cls, config: TaskConfig) -> bool:
         assert isinstance(config, cls.Config)
-        if config.budget is not None and config.budget.p99_ms is not None:
-            return True
-        return any(map(config.is_server, config.backends))
+        return is_timed(config.budget) or any(map(config.is_server, config.backends))
 
     def start(self, ctx: Context) -> None:
         super().start(ctx)

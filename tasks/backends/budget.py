@@ -16,7 +16,7 @@ from flowrun.runtime.task import Context, TaskConfig
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["Budget", "Spending"]
+__all__ = ["Budget", "Spending", "is_timed"]
 
 _HOUR_NS = 3_600_000_000_000
 _FIRST_REST_NS = 1_000_000_000
@@ -43,6 +43,11 @@ class Budget(TaskConfig):
         if self.per_hour is None and self.p99_ms is None:
             raise ValueError("a budget has per_hour, p99_ms, or both")
         return self
+
+
+def is_timed(budget: Budget | None) -> bool:
+    """Whether latencies decide what is left out, which are none of a replay's own."""
+    return budget is not None and budget.p99_ms is not None
 
 
 class Spending:

@@ -15,7 +15,7 @@ import pytest
 import structlog
 
 from flowrun.msgs import DetectionsMsg, ImageRgb8Msg
-from flowrun.runtime.clock import LiveClock
+from flowrun.runtime.clock import LiveClock, ManualClock
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import plan_graph
@@ -29,6 +29,7 @@ from flowrun.tasks.embedded import MODEL_DIR
 from flowrun.tasks.models.detector import Found, ObjectDetector, Search
 from flowrun.tasks.models.question import ModelError
 from flowrun.tasks.models.shared import SharedModel
+from support.helpers import START_NS
 
 pytestmark = pytest.mark.slow  # importing torch and transformers alone takes seconds
 
@@ -483,6 +484,39 @@ def failure(folder: Path, **config: Any) -> str:
     with pytest.raises(ModelError) as caught:
         detect(folder, frame(1), **config)
     return str(caught.value)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("type_name", "more", "cnx", "topic"),
+    [
+        ("Detect", "", "det", "/det/detections"),
+        ("DetectBatch", ", inputs: [front]", "det.front", "/det/front_detections"),
+    ],
+)
+def test_what_a_budget_leaves_out_is_in_the_log_and_its_replay_leaves_out_the_same(
+    checkpoints: Path, tmp_path: Path, type_name: str, more: str, cnx: str, topic: str
+) -> None:
+    model = checkpoints / "known"
+    text = f"""
+tasks:
+  - {{id: cam, type: support.scene_tasks.Scenes, config: {{limit: 8}}}}
+  - {{id: det, type: {type_name}, config: {{model: {model}, budget: {{per_hour: 3}}{more}}}}}
+cnx: [{{src: cam, dst: {cnx}, msg: ImageRgb8Msg}}]
+logging: {{keyframe_interval: 2}}
+"""
+    plan = plan_graph(bind(parse_graph(text, path=tmp_path / "g.yaml", env={})))
+    clock = ManualClock(START_NS, step_ns=700_000_000_000)  # an hour after the first three
+    run = Run(plan, clock=clock, directory=tmp_path / "run")
+    assert run.run().error is None
+    assert run.report().tasks["det"].dropped_by == {"hourly budget": 3}
+    with Log(tmp_path / "run") as log:
+        assert [it.cycle for it in log.messages(topic)] == [0, 1, 2, 6, 7]
+        for start in (0, 4):
+            report = Replay(log).run(start=start)
+            assert (report.first, report.differing) == (None, 0)
+        control = [it.fields for it in log.messages("/flowrun/control")]
+    assert [it["value"] for it in control if it["key"] == "hourly budget"] == [1, 1, 1]
 
 
 def test_an_unknown_label_names_the_known_ones(checkpoints: Path) -> None:
