@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from flowrun.msgs.alert import AlertMsg
 from flowrun.msgs.message import Message
 from flowrun.runtime.engine.alone import Alone
+from flowrun.runtime.engine.rates import Rate
 from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.events import Set, unpack
 from flowrun.runtime.graph.find import find_message_type, message_types
@@ -28,6 +29,7 @@ from flowrun.runtime.log.slab.format import CONTROL_TOPIC, GRAPH_SOURCE
 from flowrun.runtime.recorded.moment import graph_of
 from flowrun.runtime.run.log_lines import drop_logs
 from flowrun.runtime.run.trust import why_not_own
+from flowrun.runtime.task import CycleTime
 from flowrun.runtime.testbench.spread import Broken, Done, Part, spread
 from flowrun.runtime.wording import listed, nearest
 from flowrun.tasks.alert import Alert, is_function
@@ -52,6 +54,8 @@ class Rule:
     inputs: by input, the output that feeds it, as task and port; the port may be "".
     messages: by input, the name of the message's class, as `msg:` of a connection has it.
     folder: where modules and relative paths of the config start.
+    every, rate_hz: in which cycles it runs, as a graph file has them.
+    background: whether it runs beside the cycles, so that an alert comes in a later one.
     """
 
     task: str
@@ -59,6 +63,9 @@ class Rule:
     inputs: Mapping[str, tuple[str, str]]
     messages: Mapping[str, str]
     folder: str
+    every: int = 1
+    rate_hz: float | None = None
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +138,9 @@ def rules_of(plan: Plan) -> tuple[Rule, ...]:
                 if it.dst_task == task.id
             },
             str(graph.spec.path.parent),
+            task.spec.every,
+            task.spec.rate_hz,
+            task.spec.background,
         )
         for task in graph.tasks
         if issubclass(task.task_class, Alert)
@@ -202,7 +212,19 @@ def _recorded_rules(log: Log) -> list[Rule]:
             source, _, source_port = cnx["src"].partition(".")
             name = port or _input_for(kind)
             inputs[name], messages[name] = (source, source_port), kind
-        rules.append(Rule(task["id"], task["config"], inputs, messages, folder))
+        every, rate_hz = task.get("every", 1), task.get("rate_hz")
+        rules.append(
+            Rule(
+                task["id"],
+                task["config"],
+                inputs,
+                messages,
+                folder,
+                every if isinstance(every, int) and every > 0 else 1,
+                rate_hz if isinstance(rate_hz, (int, float)) and rate_hz > 0 else None,
+                task.get("background") is True,
+            )
+        )
     return rules
 
 
@@ -273,7 +295,7 @@ def _try(log: Log, rule: Rule, wanted: Wanted, found: Rehearsed, *, follows: boo
         notes = ", ".join(getattr(error, "__notes__", ()))
         found.problems.append(f"{rule.task}: {type(error).__name__}: {error} ({notes})")
         return
-    found.fired += _compared(log, rule.task, raised)
+    found.fired += _compared(log, rule, raised)
 
 
 def _topic(log: Log, task: str, port: str, name: str) -> str:
@@ -329,6 +351,7 @@ def _runs(
     by_topic: dict[str, list[str]] = {}
     for name, topic in topics.items():
         by_topic.setdefault(topic, []).append(name)
+    rate = Rate(every=rule.every, rate_hz=rule.rate_hz)
     wanted = [*by_topic, *([CONTROL_TOPIC] if follows and CONTROL_TOPIC in log.topics else [])]
     for cycle, messages in groupby(log.messages(wanted), key=lambda it: it.cycle):
         arrived: dict[str, Message] = {}
@@ -341,7 +364,7 @@ def _runs(
             found.looked_at += 1
             for name in by_topic[message.topic]:
                 arrived[name] = _loaded(classes[name], message)
-        if not arrived:
+        if not arrived or not rate.admits(CycleTime(cycle, now_ns)):
             continue
         alert = alone.run(arrived, cycle=cycle, now_ns=now_ns).get("alert")
         if isinstance(alert, AlertMsg):
@@ -381,8 +404,14 @@ def _follow(alone: Alone, task: str, message: LogMessage) -> None:
         alone.set(event.values)
 
 
-def _compared(log: Log, task: str, raised: Sequence[Fired]) -> Iterator[Fired]:
-    """What is raised now, and what was raised in the run, each with what has changed."""
+def _compared(log: Log, rule: Rule, raised: Sequence[Fired]) -> Iterator[Fired]:
+    """What is raised now, and what was raised in the run, each with what has changed: alerts of one
+    cycle are the same, or, where they came in a later one, those about one frame."""
+    task = rule.task
+
+    def key(it: Fired | LogMessage) -> int:
+        return it.tov_ns if rule.background else it.cycle
+
     topics = [
         name
         for name, topic in log.topics.items()
@@ -391,14 +420,14 @@ def _compared(log: Log, task: str, raised: Sequence[Fired]) -> Iterator[Fired]:
     if not topics:
         yield from raised
         return
-    recorded = {message.cycle: message for message in log.messages(topics)}
+    recorded = {key(message): message for message in log.messages(topics)}
     for fired in raised:
-        change: Change = "new" if recorded.pop(fired.cycle, None) is None else "same"
+        change: Change = "new" if recorded.pop(key(fired), None) is None else "same"
         yield replace(fired, change=change)
-    for cycle, message in recorded.items():
+    for message in recorded.values():
         fields = message.fields
         yield Fired(
-            task, cycle, message.time_ns, message.tov_ns, str(fields.get("text", "")),
+            task, message.cycle, message.time_ns, message.tov_ns, str(fields.get("text", "")),
             str(fields.get("severity", "")), fields.get("values") or {}, str(fields.get("rule", "")),
             "gone",
         )  # fmt: skip

@@ -72,6 +72,32 @@ def test_the_whole_name_of_the_task_is_as_good(
     assert {it[:2] for it in raised(capsys, ran(graph, tmp_path))} == {("same", "watch")}
 
 
+@pytest.mark.parametrize("how", ["every: 3", "rate_hz: 6", "every: 2, rate_hz: 4"])
+def test_a_task_that_runs_now_and_then_raises_what_it_has_raised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    often = "{id: watch, type: Alert, HOW, config: {when: number() >= 0, cooldown_s: 0}}"
+    graph = GRAPH.replace(GRAPH.splitlines()[4][4:], often.replace("HOW", how))
+    run = ran(graph, tmp_path)
+    found = raised(capsys, run)
+    assert 0 < len(found) < 12
+    assert {it[:2] for it in found} == {("same", "watch")}
+    again = tmp_path / "often.yaml"
+    again.write_text(graph.replace(f"{how}, ", ""))
+    changes = [change for change, *_ in raised(capsys, run, "--graph", again)]
+    assert (changes.count("same"), changes.count("gone")) == (len(found), 0)
+    assert len(changes) == 12
+
+
+def test_an_alert_in_the_background_is_known_by_its_frame(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = GRAPH.replace("type: Alert,", "type: Alert, background: true,")
+    found = raised(capsys, ran(graph, tmp_path))
+    assert ("same", "watch") in {it[:2] for it in found}
+    assert "gone" not in {change for change, *_ in found}
+
+
 def test_another_graph_says_what_is_new_and_what_is_gone(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
