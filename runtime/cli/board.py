@@ -105,7 +105,9 @@ def shadows(report: RunReport) -> Iterator[str]:
     for id_, task in report.tasks.items():
         if (shadow := task.shadow) is not None:
             line = f"{id_} disagrees with {shadow.of} about {_number(shadow.disagreed)} of "
-            yield f"{line}{_number(shadow.compared)} frames"
+            line += f"{_number(shadow.compared)} frames"
+            left_out = [f"{_number(it)} {cause}" for cause, it in task.dropped_by.items()]
+            yield f"{line}; left out: {', '.join(left_out)}" if left_out else line
 
 
 def link_lines(report: RunReport) -> Iterator[str]:

@@ -198,28 +198,28 @@ def _check(args: argparse.Namespace) -> int:
 
 def _shadows(args: argparse.Namespace) -> int:
     """0 if all could be read, whether or not they disagree."""
-    from flowrun.runtime.log.shadows import pairs_of, shadows_of
+    from flowrun.runtime.log.shadows import compared
 
-    found: list[dict[str, Any]] = []
     with Log(args.path) as log:
-        for shadow, of in shadows_of(log).items():
-            both = list(pairs_of(log, shadow, of))
-            differ = [it for it in both if not it.agree]
-            found.append({"shadow": shadow, "of": of, "compared": len(both), "disagreed": differ})
+        found = compared(log)
         loss = log.loss
     if args.json:
-        print_text(json.dumps(found, default=asdict, ensure_ascii=False, indent=2))
+        shown = [{**asdict(it), "unanswered": it.unanswered} for it in found]
+        print_text(json.dumps(shown, ensure_ascii=False, indent=2))
         return _say_loss(loss)
     for it in found:
-        if it["disagreed"]:
-            rows = [(str(two.frame_cycle), two.said, two.shadow_said) for two in it["disagreed"]]
-            print_table(
-                ("frame", it["of"], it["shadow"]), [tuple(map(one_line, row)) for row in rows]
-            )
+        if it.disagreed:
+            rows = [(str(two.frame_cycle), two.said, two.shadow_said) for two in it.disagreed]
+            print_table(("frame", it.of, it.shadow), [tuple(map(one_line, row)) for row in rows])
         print_text(
-            f"{it['shadow']} disagrees with {it['of']} about {len(it['disagreed']):,} of "
-            f"{it['compared']:,} frames"
+            f"{it.shadow} disagrees with {it.of} about {len(it.disagreed):,} of "
+            f"{it.compared:,} frames"
         )
+        others = {**it.left_out, "not answered when the run ended": it.unanswered}
+        why = [f"{count:,} {one_line(cause)}" for cause, count in others.items() if count]
+        if why:
+            lacking = it.answered - it.compared
+            print_text(f"{it.of} answered about {lacking:,} more: {', '.join(why)}")
     if not found:
         print_text("no task of the run has a shadow")
     return _say_loss(loss)

@@ -359,6 +359,7 @@ class ShadowWorker(BackgroundWorker):
     goes first, and both answer about the same ones. Its thread lets others run.
 
     of: the task's step. worker: that task's own; None where it runs in the cycle.
+    left_out: called with the number of inputs that newer ones have replaced, and why; from any thread.
     """
 
     def __init__(
@@ -369,6 +370,7 @@ class ShadowWorker(BackgroundWorker):
         of: Step,
         worker: BackgroundWorker | None,
         wake: Callable[[], None],
+        left_out: Callable[[int, str], None],
         freeze: Callable[[Job], dict[str, Any]] | None = None,
         threads: ThreadSpec | None = None,
     ) -> None:
@@ -377,6 +379,7 @@ class ShadowWorker(BackgroundWorker):
         threads = ThreadSpec(given.affinity, nice)
         super().__init__(step, made, wake=wake, freeze=freeze, threads=threads)
         self._worker = worker
+        self._left_out = left_out
         self._outputs = [
             it.slot for it in of.arguments if it.port.is_output and it.slot is not None
         ]
@@ -401,8 +404,8 @@ class ShadowWorker(BackgroundWorker):
         with self._lock:
             self._released = cycle
             job = self._held.pop(cycle, None)
-        if job is not None:
-            super().submit(job)
+        if job is not None and super().submit(job) is not None:
+            self._left_out(1, Replaced.kind)  # the step that would say so may be over
 
     def settle(self, cycle: int, messages: Sequence[Message]) -> None:
         """A cycle has ended in which the task, which runs in the cycle, may have answered."""

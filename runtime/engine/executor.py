@@ -142,7 +142,9 @@ class Executor:
             actors=[
                 step.task.id
                 for step in plan.steps
-                if step.task.task_class.acts_outside or step.task.task_class.leaves_out
+                if step.task.task_class.acts_outside
+                or step.task.task_class.leaves_out
+                or step.task.spec.shadow_of
             ],
         )
         self.left_out = outside.left_out
@@ -228,6 +230,7 @@ class Executor:
             of=of,
             worker=self.workers.get(of.task.id),
             wake=self._outside.woken.set,
+            left_out=partial(self._outside.leave_out, step.task.id),
             freeze=self._freeze_of(step),
             threads=self.plan.graph.spec.runtime.background,
         )

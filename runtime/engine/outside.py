@@ -320,7 +320,7 @@ class LiveOutside:
             wake_at=partial(self.due.set, task_id),
             finish=partial(self._finish, task_id),
             keep_packets=partial(self._keep_packets, task_id),
-            dropped=partial(self._dropped, task_id),
+            dropped=partial(self.leave_out, task_id),
             report=partial(self._report, task_id),
             live=partial(self._note_live, task_id),
             playback=lambda: self.sources[task_id].playback,
@@ -334,7 +334,7 @@ class LiveOutside:
         end_run: asks the run to end.
         """
         return ActorFunctions(
-            dropped=partial(self._dropped, task_id),
+            dropped=partial(self.leave_out, task_id),
             follows_live=lambda: bool(self.live),
             end_run=end_run,
         )
@@ -421,7 +421,8 @@ class LiveOutside:
             self.reported.append(Packets(task_id, packets))
             self.woken.set()
 
-    def _dropped(self, task_id: str, count: int, cause: str) -> None:
+    def leave_out(self, task_id: str, count: int, cause: str) -> None:
+        """The task has left out `count` of what it makes or reads."""
         count, key = operator.index(count), (task_id, cause)
         with self._lock:
             self.left_out[task_id][cause] += count

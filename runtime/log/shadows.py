@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flowrun.msgs.text import PromptResponseMsg
+from flowrun.runtime.events import Dropped, Failed, Replaced, unpack
+from flowrun.runtime.log.message import LogMessage
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.slab.format import SHADOWS
+from flowrun.runtime.log.slab.format import CONTROL_TOPIC, SHADOWS
 
-__all__ = ["Both", "Pairing", "agree", "pairs_of", "shadows_of"]
+__all__ = ["Both", "Compared", "Pairing", "agree", "compared", "shadows_of"]
 
 _MOST_WAITING = 1024
 """Frames of which one answer is known, at most."""
@@ -72,18 +73,71 @@ def shadows_of(log: Log) -> dict[str, str]:
     return {made: of for made, of in items if isinstance(of, str)}
 
 
-def pairs_of(log: Log, shadow: str, of: str) -> Iterator[Both]:
-    """What a task and its shadow said about the same frames, as the later of both came."""
-    topics = {
-        name: topic.metadata["task"] == shadow
+@dataclass(slots=True)
+class Compared:
+    """How often a shadow agreed with the task whose shadow it is.
+
+    answered: number of frames about which the task has answered. compared: of these, those about which
+        the shadow has, too. disagreed: those about which both said different things.
+    left_out: of the others, how many the shadow has left out by cause, such as "replaced" by a newer one
+        while it was busy, "hourly budget", or "failed".
+    """
+
+    shadow: str
+    of: str
+    answered: int = 0
+    compared: int = 0
+    disagreed: list[Both] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def unanswered(self) -> int:
+        """Frames that the shadow had not come to when the run ended."""
+        return max(0, self.answered - self.compared - sum(self.left_out.values()))
+
+
+def compared(log: Log) -> list[Compared]:
+    """What each shadow of a run said, next to its task."""
+    found = {shadow: Compared(shadow, of) for shadow, of in shadows_of(log).items()}
+    pairings = {shadow: Pairing() for shadow in found}
+    answers = {
+        name: topic.metadata.get("task", "")
         for name, topic in log.topics.items()
-        if topic.metadata.get("task") in {shadow, of}
-        and topic.schema_name == PromptResponseMsg.schema_name
+        if topic.schema_name == PromptResponseMsg.schema_name
     }
-    pairing = Pairing()
-    for message in log.messages(topics) if topics else ():
-        fields = message.fields
+    wanted = [*answers, *({CONTROL_TOPIC} & log.topics.keys())]
+    for message in log.messages(wanted) if found else ():
+        if message.topic == CONTROL_TOPIC:
+            _note_left_out(found, message)
+            continue
+        task, fields = answers[message.topic], message.fields
         said, cycle = str(fields.get("response", "")), fields.get("frame_cycle", message.cycle)
-        both = pairing.add(cycle, said, is_shadow=topics[message.topic])
-        if both is not None:
-            yield both
+        for it in found.values():
+            if task not in (it.shadow, it.of):
+                continue
+            it.answered += task == it.of
+            both = pairings[it.shadow].add(cycle, said, is_shadow=task == it.shadow)
+            if both is not None:
+                it.compared += 1
+                it.disagreed += [] if both.agree else [both]
+    return list(found.values())
+
+
+def _note_left_out(found: dict[str, Compared], message: LogMessage) -> None:
+    try:
+        event = unpack(message.fields)
+    except ValueError:
+        return
+    it = found.get(event.task)
+    if it is None:
+        return
+    match event:
+        case Dropped():
+            cause, count = event.cause, event.count
+        case Replaced():
+            cause, count = event.kind, 1
+        case Failed():
+            cause, count = "failed", 1
+        case _:
+            return
+    it.left_out[cause] = it.left_out.get(cause, 0) + count

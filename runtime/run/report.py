@@ -14,6 +14,7 @@ from flowrun.runtime.broadcast import Answer, Broadcast
 from flowrun.runtime.clock import monotonic_s, ticks_ns
 from flowrun.runtime.engine.policy import Raised
 from flowrun.runtime.engine.rates import is_rated
+from flowrun.runtime.events import Replaced
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.links.links import LinkStatus  # pydantic reads the annotations
 from flowrun.runtime.run.shadows import ShadowReport
@@ -161,7 +162,7 @@ def task_reports(executor: Executor) -> tuple[dict[str, TaskReport], float]:
         state, code = states.get(id_, (None, ""))
         dropped_by = dict(executor.left_out.get(id_, {}))
         if worker is not None and worker.jobs.replaced:
-            dropped_by["replaced"] = worker.jobs.replaced
+            dropped_by[Replaced.kind] = worker.jobs.replaced
         tasks[id_] = TaskReport(
             type=step.task.spec.type,
             p50_us=p50_us,

@@ -16,6 +16,7 @@ from flowrun.runtime.errors import GraphError
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import Plan, plan_graph
 from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log import shadows
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
@@ -101,8 +102,8 @@ def test_a_disagreement_is_counted_and_listed(
     assert (report.last.said, report.last.shadow_said) == ("say 11", "SAY -1")
     assert main(["log", "shadows", str(tmp_path / "run")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == f"vlm_shadow disagrees with vlm about 1 of {compared} frames"
-    assert lines[-2].split() == ["11", "say", "11", "SAY", "-1"]
+    at = lines.index(f"vlm_shadow disagrees with vlm about 1 of {compared} frames")
+    assert lines[at - 1].split() == ["11", "say", "11", "SAY", "-1"]
     assert main(["log", "shadows", str(tmp_path / "run"), "--json"]) == 0
     [found] = json.loads(capsys.readouterr().out)
     assert found["disagreed"] == [{"frame_cycle": 11, "said": "say 11", "shadow_said": "SAY -1"}]
@@ -111,11 +112,39 @@ def test_a_disagreement_is_counted_and_listed(
 def test_a_shadow_that_fails_stops_nothing(tmp_path: Path) -> None:
     run = ran(plan_of(tmp_path, "shadow: {breaks: true}"), tmp_path)
     assert len(answers(tmp_path, "vlm")) == 12
+    with Log(tmp_path / "run") as log:
+        [found] = shadows.compared(log)
+    assert found.left_out["failed"] >= 1
     raised = run.report().tasks["vlm_shadow"].raised
     assert raised is not None
     assert raised.text == "ValueError: broken"
     with Log(tmp_path / "run") as log:
         assert Replay(log).run().first is None
+
+
+@pytest.mark.parametrize("more", ["every: 1", "background: true"])
+def test_each_frame_is_compared_or_the_log_says_why_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str
+) -> None:
+    def look(_: Run, cycle: int) -> None:
+        if cycle == 11:  # the shadow has been busy with the first frame meanwhile
+            Answers.free.set()
+
+    run = ran(plan_of(tmp_path, "shadow: {hangs: true}", more=more), tmp_path, look)
+    with Log(tmp_path / "run") as log:
+        [found] = shadows.compared(log)
+        assert Replay(log).run().first is None
+    both = found.compared + sum(found.left_out.values()) + found.unanswered
+    assert both == found.answered == len(answers(tmp_path, "vlm"))
+    assert found.left_out.keys() <= {"replaced"}
+    assert found.unanswered <= 1
+    if more == "every: 1":
+        assert found.left_out["replaced"] >= 8
+        assert run.report().tasks["vlm_shadow"].dropped_by["replaced"] >= found.left_out["replaced"]
+    assert main(["log", "shadows", str(tmp_path / "run"), "--json"]) == 0
+    [shown] = json.loads(capsys.readouterr().out)
+    assert shown["left_out"] == found.left_out
+    assert shown["answered"] == found.answered
 
 
 def test_a_shadow_that_hangs_holds_no_cycle_up(tmp_path: Path) -> None:
