@@ -225,4 +225,4 @@ def storable(text: str) -> str:
 
 def counted(number: int, noun: str, plural: str = "") -> str:
     """`1 task`, `2 tasks`. plural: where it is not the noun with an s."""
-    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

@@ -14,7 +14,7 @@ from flowrun.runtime.cli.progress import progress
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.log.reader import Bounds, Log
 from flowrun.runtime.printing import Escaping, Writable, print_text
-from flowrun.runtime.wording import one_line
+from flowrun.runtime.wording import counted, one_line
 
 if TYPE_CHECKING:
     from flowrun.runtime.export.selection import ExportReport, Selection
@@ -37,7 +37,7 @@ _SUFFIXES = {
 FORMATS = tuple(_SUFFIXES)
 """What `--to` takes."""
 _DATA_SETS = ("coco", "fiftyone", "hf")
-_COUNTED = {"mp4": "pictures", "trace": "cycles", "otlp": "spans"}
+_COUNTED = {"mp4": "picture", "trace": "cycle", "otlp": "span"}
 WHERE = MOMENT
 
 
@@ -148,7 +148,7 @@ def export(args: argparse.Namespace) -> int:
             output = Path((name.stem if name.is_file() else name.name) + _SUFFIXES[kind])
         if args.endpoint is not None:
             report = _send(log, Selection(topics, limits), args.endpoint)
-            print_text(f"sent {report.count:,} spans")
+            print_text(f"sent {counted(report.count, 'span')}")
         elif output is None:
             selection = Selection(topics, limits)
             report = _write_text(log, selection, Escaping(sys.stdout), kind, args)
@@ -162,12 +162,15 @@ def export(args: argparse.Namespace) -> int:
     for note in report.notes:
         print_text(one_line(f"note: {note}"), file=sys.stderr)
     if report.unreadable:
-        print_text(f"flowrun log: {report.unreadable} messages cannot be decoded", file=sys.stderr)
+        unreadable = counted(report.unreadable, "message")
+        print_text(f"flowrun log: {unreadable} cannot be decoded", file=sys.stderr)
     if loss is not None:
         print_text(f"flowrun log: not all could be read: {loss}", file=sys.stderr)
     if output is not None and output.is_file():
         size = output.stat().st_size
-        print_text(f"{output}: {report.count:,} {_COUNTED.get(kind, 'messages')}, {size:,} bytes")
+        print_text(
+            f"{output}: {counted(report.count, _COUNTED.get(kind, 'message'))}, {size:,} bytes"
+        )
     return 1 if loss is not None or report.unreadable else 0
 
 
@@ -287,7 +290,7 @@ def _diff_fleets(args: argparse.Namespace) -> int:
             with Log(one.path) as first, Log(other.path) as second:
                 found = compare_logs(first, second, times=args.times)
                 losses = [log.loss for log in (first, second) if log.loss is not None]
-            print_text(f"{part}: {found.identical:,} messages identical", end="")
+            print_text(f"{part}: {counted(found.identical, 'message')} identical", end="")
             print_text("" if found.difference is None else ", then a difference:")
             if found.difference is not None:
                 print_text(found.difference.text(first=str(one.path), second=str(other.path)))
@@ -316,9 +319,9 @@ def diff(args: argparse.Namespace) -> int:
     for loss in losses:
         print_text(f"flowrun log: not all could be read: {loss}", file=sys.stderr)
     if found.difference is not None:
-        print_text(f"{found.identical:,} messages identical, then a difference:")
+        print_text(f"{counted(found.identical, 'message')} identical, then a difference:")
         print_text(found.difference.text(first=args.path, second=args.other))
         return 1
     times = "times too" if args.times else "times not compared"
-    print_text(f"{found.identical:,} messages identical ({times})")
+    print_text(f"{counted(found.identical, 'message')} identical ({times})")
     return 1 if losses else 0

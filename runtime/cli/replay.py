@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from flowrun.runtime.cli.remote import fetched, run_argument
 from flowrun.runtime.errors import TaskError, UntrustedRun, UsageError
 from flowrun.runtime.printing import print_text
-from flowrun.runtime.wording import one_line
+from flowrun.runtime.wording import counted, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -213,22 +213,23 @@ def run(args: argparse.Namespace) -> int:
     if report.recorded_error is not None:
         print_text(f"the recorded error came again: {report.recorded_error}")
     print_text(
-        f"{report.cycles:,} cycles in {took:.1f} s, {report.fed:,} messages fed from the log"
+        f"{counted(report.cycles, 'cycle')} in {took:.1f} s, {counted(report.fed, 'message')} fed from "
+        "the log"
     )
     if report.tolerated:
         print_text(f"{report.tolerated:,} messages differ within the tolerance")
     if report.first is not None:
-        errors = f" and {report.errors:,} errors" if report.errors else ""
+        errors = f" and {counted(report.errors, 'error')}" if report.errors else ""
         print_text(
             f"{report.differing:,} of {report.compared:,} messages{errors} differ; the first:"
         )
         print_text(report.first)
         return 1
     if report.errors:
-        print_text(f"{report.errors:,} errors came again")
+        print_text(f"{counted(report.errors, 'error')} came again")
     if report.compared:
         same = report.compared - report.tolerated
-        print_text(f"{same:,} messages identical" + _by_task(report.per_task))
+        print_text(f"{counted(same, 'message')} identical" + _by_task(report.per_task))
         if report.bare:
             print_text(
                 f"{report.bare:,} of them were logged without payload: compared is only whether and "
@@ -440,7 +441,8 @@ def _verify(replay: Replay, count: int) -> int:
         )
         print_text(f"  {difference}".replace("\n", "\n  "))
     of = f" (of cycles {', '.join(map(str, found.verified))})" if found.verified else ""
-    print_text(f"{found.cycles:,} cycles run from {len(found.verified)} keyframes{of}")
+    keyframes = counted(len(found.verified), "keyframe")
+    print_text(f"{counted(found.cycles, 'cycle')} run from {keyframes}{of}")
     if found.refused:
         cycles = ", ".join(map(str, found.refused))
         print_text(

@@ -35,7 +35,7 @@ def replay_with_faults(
     config: Mapping[str, Any],
     log_dir: Path | None,
 ) -> int:
-    """Replay with `faults`; where a task raises an error, find the fewest that do it. 1 if one does.
+    """Replay with `faults`; where a task raises an error, find the fewest that are enough: 1 then.
 
     first: the first replay. make: makes another.
     config: the config values that they change.
@@ -56,7 +56,9 @@ def replay_with_faults(
         print_text(one_line(f"note: {note}"))
     print_text(_counted(tried.happened, faults))
     if tried.violation is None:
-        print_text(f"{tried.cycles:,} cycles: no task raised an error that was not recorded")
+        print_text(
+            f"{counted(tried.cycles, 'cycle')}: no task raised an error that was not recorded"
+        )
         return 0
     _print(tried.violation)
     bare = try_faults(make(), [])
@@ -69,7 +71,8 @@ def replay_with_faults(
 
     best, replays = fewest(tried, again)
     assert best.violation is not None
-    what = f"of {len(tried.happened):,} faults, {len(best.happened):,} do it"
+    enough, faults_in_all = len(best.happened), counted(len(tried.happened), "fault")
+    what = f"{enough:,} of {faults_in_all} {'is' if enough == 1 else 'are'} enough"
     print_text(f"{what} ({counted(replays, 'replay')}), in cycle {best.violation.cycle:,}:")
     options = [f"--fault {shlex.quote(text)}" for text in _options(best.happened, faults)]
     print_text(f"  flowrun replay {shlex.quote(str(run))} {' '.join(options)}")

@@ -84,7 +84,7 @@ def _say(report: FleetReport, took: float) -> int:
     width = max(len(str(part.run.part)) for part in report.parts)
     for part in report.parts:
         found = part.report
-        said = f"{found.cycles:,} cycles, {found.fed:,} messages fed, "
+        said = f"{counted(found.cycles, 'cycle')}, {counted(found.fed, 'message')} fed, "
         if found.differing or found.errors:
             said += f"{found.differing:,} of {found.compared:,} differ"
         else:

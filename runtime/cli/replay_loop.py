@@ -78,10 +78,10 @@ class _Seen:
         if not is_new and time.monotonic() - self._said_s < _PAUSE_S:
             return
         self._said_s = time.monotonic()
-        ran = f"turn {self.turns:,}: {report.cycles:,} cycles in {took:.1f} s, "
+        ran = f"turn {self.turns:,}: {counted(report.cycles, 'cycle')} in {took:.1f} s, "
         if not how:
             same = report.compared - report.tolerated
-            print_text(f"{ran}{same:,} messages identical", flush=True)
+            print_text(f"{ran}{counted(same, 'message')} identical", flush=True)
             return
         ran += f"{report.differing:,} of {report.compared:,} messages differ"
         print_text(f"{ran}; the first:\n{how}" if is_new else f"{ran}, as before", flush=True)

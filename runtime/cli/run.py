@@ -23,6 +23,7 @@ from flowrun.runtime.cli.serving import add_listening, add_proxied
 from flowrun.runtime.cli.signals import listening
 from flowrun.runtime.errors import FlowrunError, LogError, UsageError
 from flowrun.runtime.printing import print_text
+from flowrun.runtime.wording import counted
 
 if TYPE_CHECKING:
     from flowrun.runtime.cli.terminal import Terminal
@@ -383,7 +384,7 @@ def _print_summary(running: Run, result: RunResult) -> None:
         print_error(result.error, secrets=running.plan.graph.spec.secrets, before="error: ")
     why = "an error" if result.error is not None else result.reason
     print_text(
-        f"{running.name}: {result.cycles:,} cycles in {report.uptime_s:.1f} s, ended by {why}"
+        f"{running.name}: {counted(result.cycles, 'cycle')} in {report.uptime_s:.1f} s, ended by {why}"
     )
     from flowrun.runtime.cli.board import errors, shadows
 
@@ -396,7 +397,7 @@ def _print_summary(running: Run, result: RunResult) -> None:
     if running.writer is not None:
         size = result.log_bytes / 2**20
         print_text(
-            f"  log:    {running.directory}  ({result.messages:,} messages, {size:,.1f} MiB)"
+            f"  log:    {running.directory}  ({counted(result.messages, 'message')}, {size:,.1f} MiB)"
         )
         print_text(f"  replay: flowrun replay {shlex.quote(str(running.directory))}")
     elif not running.executor.has_started and result.error is None:

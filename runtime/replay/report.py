@@ -27,6 +27,7 @@ from flowrun.runtime.recorded.frames import Frames
 from flowrun.runtime.replay.compare import Difference, Recorded
 from flowrun.runtime.replay.page import Entry, Page, Series
 from flowrun.runtime.replay.replay import Replay, ReplayReport
+from flowrun.runtime.wording import counted
 
 __all__ = ["DifferenceReport"]
 
@@ -186,7 +187,10 @@ class DifferenceReport:
         log, head = self._replay.log, self._head(report, command)
         begin_ns = next(log.cycles()).time_ns
         pictures: dict[str, bytes] = {}
-        facts = [f"{report.cycles:,} cycles", f"{report.fed:,} messages fed from the log"]
+        facts = [
+            f"{counted(report.cycles, 'cycle')}",
+            f"{counted(report.fed, 'message')} fed from the log",
+        ]
         if report.tolerated:
             facts.append(f"{report.tolerated:,} more differ within the tolerance")
         if report.bare:

@@ -16,6 +16,7 @@ from flowrun.runtime.replay.compare import Difference
 from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.testbench.pairs import Pair
 from flowrun.runtime.testbench.replays import Job, Replayed, replay_of, replay_runs
+from flowrun.runtime.wording import counted
 
 __all__ = ["GoldenRun", "Verdict", "accept", "golden_runs", "verdicts"]
 
@@ -109,11 +110,11 @@ class Verdict:
             return (self.replayed.error or "").partition("\n")[0]
         if not self.compared and not report.errors:
             return "no message was made again: there is nothing to compare"
-        found = f"{self.compared:,} messages identical"
+        found = f"{counted(self.compared, 'message')} identical"
         if self.differing:
             found = f"{self.differing:,} of {self.compared:,} messages differ"
         elif report.differing:
-            found = f"{self.compared - report.differing:,} messages identical"
+            found = f"{counted(self.compared - report.differing, 'message')} identical"
         if self.mended:
             found += f", {len(self.mended):,} more are now as labels say is right"
         if report.missing:

@@ -223,7 +223,8 @@ def _print(found: Sequence[Rehearsed], *, of_graph: bool) -> None:
     changes = Counter(fired.change for it in found for fired in it.fired)
     raised = sum(changes.values()) - changes["gone"]
     looked_at = sum(it.looked_at for it in found)
-    said = f"{counted(raised, 'alert')} in {counted(len(found), 'run')}, of {looked_at:,} messages"
+    said = f"{counted(raised, 'alert')} in {counted(len(found), 'run')}, "
+    said += f"of {counted(looked_at, 'message')}"
     if of_graph and changes[None] < sum(changes.values()):
         said += f": {changes['same']} as recorded, {changes['new']} new; {changes['gone']} gone"
     print_text(said)

@@ -180,7 +180,7 @@ def test_the_command_says_what_happened_and_how_to_see_it_again(recorded, capsys
     assert "task 'f' failed in process, cycle 16: ValueError: 8 steps at once" in err
     assert "n.drop: 8 messages" in out
     [command] = [line for line in out.splitlines() if line.startswith("  flowrun replay ")]
-    assert "of 8 faults, 3 do it" in out
+    assert "3 of 8 faults are enough" in out
     assert main([*run, "--fault", command.rpartition(" ")[2]]) == 1
     assert main([*run, "--fault", "n.delay=1"]) == 0
     assert f"{CYCLES} cycles: no task raised an error" in capsys.readouterr().out
