@@ -74,7 +74,7 @@ def test_what_labels_say_is_right_is_no_fault(recorded):
     assert [change.cycle for change, _ in some.changes] == [3]
     every = replace(other, labels=[*labels, Label(3, "x.scaled", "wrong", {"value": 36}, "", 0, 0)])
     assert (every.state, every.is_fine, every.changes) == ("mended", True, [])
-    assert every.summary == "1 messages identical, 3 more are now as labels say is right"
+    assert every.summary == "1 message identical, 3 more are now as labels say is right"
     assert headline([every]) == "1 recorded run: 1 mended"
 
 
