@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from flowrun.runtime.errors import Location, Problem, UsageError, worded
+from flowrun.runtime.graph.values import UnknownHere
 from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.wording import counted, described, listed, mask_secrets, nearest
 
@@ -69,8 +70,11 @@ _EXPECTED: dict[str, Callable[[Mapping[str, Any]], str]] = {
 def check_config(spec: TaskSpec, task_class: type[Task]) -> TaskConfig | list[Problem]:
     """The configuration of `spec` as `task_class` declares it, or every mistake in it.
 
-    The context of its validators is {"secrets": the texts that are known to be secret}.
+    The context of its validators is {"secrets": the texts that are known to be secret}. Of values that
+    are not known here (`UnknownHere`), and of what depends on them, nothing is a mistake; where they
+    do not fit, the configuration is that without them.
     """
+    unknown = list(_unknown_paths(spec.config))
     try:
         return task_class.Config.model_validate(spec.config, context={"secrets": spec.secrets})
     except ValidationError as error:
@@ -78,8 +82,14 @@ def check_config(spec: TaskSpec, task_class: type[Task]) -> TaskConfig | list[Pr
     except BaseException as error:  # of a validator of the task's author
         if is_users(error):
             raise
+        if unknown:
+            return _without(unknown, spec, task_class)
         message = f"config of task {spec.id!r}: its check raised {_raised(error, spec)}"
         return [Problem(_place(spec, ()), message)]
+    if unknown:
+        details = [it for it in details if not _is_of_unknown(it, spec.config, unknown)]
+        if not details:
+            return _without(unknown, spec, task_class)
     problems = []
     wrong: dict[_Path, list[ErrorDetails]] = {}
     for detail in details:
@@ -96,6 +106,35 @@ def check_config(spec: TaskSpec, task_class: type[Task]) -> TaskConfig | list[Pr
         if not _is_said_below(path, details, spec.config)
     ]
     return list(dict.fromkeys(problems))
+
+
+def _unknown_paths(data: Any, path: _Path = ()) -> Iterator[_Path]:
+    if isinstance(data, UnknownHere):
+        yield path
+    elif isinstance(data, dict | list):
+        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+            yield from _unknown_paths(value, (*path, key))
+
+
+def _is_of_unknown(detail: ErrorDetails, config: Any, unknown: list[_Path]) -> bool:
+    """Whether a mistake is one of a value that is not known here, or of what such a value is in."""
+    if detail["type"] in ("extra_forbidden", "missing"):
+        return False
+    path = _known_path(config, detail["loc"])
+    return any(it[: len(path)] == path for it in unknown)
+
+
+def _without(unknown: list[_Path], spec: TaskSpec, task_class: type[Task]) -> TaskConfig:
+    """The configuration without the values that are not known here; its defaults where it does not do
+    without them."""
+    names = {path[0] for path in unknown}
+    known = {name: value for name, value in spec.config.items() if name not in names}
+    try:
+        return task_class.Config.model_validate(known, context={"secrets": spec.secrets})
+    except BaseException as error:
+        if is_users(error):
+            raise
+        return task_class.Config.model_construct()
 
 
 def check_values(spec: TaskSpec, config: TaskConfig, values: Mapping[str, Any]) -> TaskConfig:

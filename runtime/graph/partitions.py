@@ -26,7 +26,7 @@ from flowrun.runtime.graph.spec import (
     PartId,
     PartitionSpec,
 )
-from flowrun.runtime.graph.values import ValueReader, is_null
+from flowrun.runtime.graph.values import UnknownHere, ValueReader, is_null
 from flowrun.runtime.wording import listed, nearest
 
 __all__ = [
@@ -91,13 +91,19 @@ def _partition(
     items: Mapping[str, yaml.Node] = {}
     if not is_null(node):
         items = items_of(reader, keys.PARTITION, node, f"partition {name!r}")
-    values = values_of(reader, keys.PARTITION, items)
+    replicas = {name: items[name] for name in ("replicas",) if name in items}
+    values = values_of(reader, keys.PARTITION, replicas)
+    # The rest is for the machines of that partition; how many processes it has, all must know.
+    reader.is_elsewhere = part is not None and part.partition != name
+    others = {it: items[it] for it in items if it not in replicas}
+    values = {**values_of(reader, keys.PARTITION, others), "replicas": values["replicas"]}
     places: dict[tuple[str, int], Location] = {}
     addresses: dict[str, Any] = {
         side: _addresses(reader, side, items[side], places)
         for side in ("listen", "connect")
         if side in items
     }
+    reader.is_elsewhere = False
     instances: tuple[InstanceSpec, ...] = ()
     if "instances" in items and not is_null(items["instances"]):
         instances = _instances(reader, name, items["instances"], part)
@@ -132,6 +138,8 @@ def _addresses(
         if text is None:
             continue
         wrong = _wrong_address(text)
+        if wrong and isinstance(text, UnknownHere):
+            continue
         if wrong:
             reader.problem(item, f"{text!r} in {side!r}: {wrong}")
             continue

@@ -99,6 +99,10 @@ class ReadGraph:
     complete: bool
 
 
+_JOINS = ("id", "type", "partition", "missions")
+"""Keys of a task that all partitions read."""
+
+
 def read_graph(
     text: str,
     *,
@@ -204,10 +208,17 @@ def _better_id(text: str) -> str:
 
 
 def _read_task(reader: ValueReader, node: yaml.Node, part: PartId | None) -> TaskSpec | None:
-    """part: the process that is meant: the configs of tasks that run in other partitions are for
-    machines on which other variables are set."""
+    """part: the process that is meant: tasks that run in other partitions are for machines on which
+    other variables are set. What joins all partitions must be known on each."""
     items = items_of(reader, keys.TASK, node, "a task")
-    values = values_of(reader, keys.TASK, items, owner="a task's ")
+    joins = {name: items[name] for name in _JOINS if name in items}
+    values = values_of(reader, keys.TASK, joins, owner="a task's ")
+    reader.is_elsewhere = part is not None and values["partition"] != part.partition
+    others = {name: it for name, it in items.items() if name not in _JOINS}
+    values = {
+        **values_of(reader, keys.TASK, others, owner="a task's "),
+        **{name: values[name] for name in _JOINS},
+    }
     if values["id"] is not None and not _ID.fullmatch(values["id"]):
         reader.problem(
             items["id"],
@@ -215,7 +226,6 @@ def _read_task(reader: ValueReader, node: yaml.Node, part: PartId | None) -> Tas
             "not beginning with a digit" + _better_id(values["id"]),
         )
         values["id"] = None
-    reader.is_elsewhere = part is not None and values["partition"] != part.partition
     config = reader.config(items.get("config"))
     reader.is_elsewhere = False
     if values["id"] is None or values["type"] is None:

@@ -31,6 +31,7 @@ __all__ = [
     "ConfigValues",
     "Locate",
     "Origin",
+    "UnknownHere",
     "Value",
     "ValueReader",
     "is_null",
@@ -106,6 +107,13 @@ class Origin:
     place: Location | None = None
 
 
+class UnknownHere(str):
+    """A value of which a part is set on another machine alone: the names of its variables stand for
+    them. What it must be cannot be checked here."""
+
+    __slots__ = ()
+
+
 @dataclass(slots=True)
 class ConfigValues:
     """What a task's `config` holds.
@@ -146,8 +154,8 @@ class ValueReader:
     known: Mapping[str, str] = field(default_factory=dict)
     """What stands for variables that `env` does not have."""
     is_elsewhere: bool = False
-    """Whether what is read is for another machine, where variables are set that are not set here:
-    their names stand for them."""
+    """Whether what is read is for another machine, where variables are set that are not set here: a
+    value that has one is `UnknownHere`."""
     problems: dict[Problem, None] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
     """The environment variables that the file names, with the values that they have; "" for one that
@@ -160,7 +168,7 @@ class ValueReader:
     """Of nodes that are not from `file`, by the name of their marks."""
     spans: dict[int, tuple[int, int]] = field(default_factory=dict)
     """By the `id` of a node, its start and end in the graph's text, where that is not the file's."""
-    _scalars: dict[int, Value | None] = field(default_factory=dict)
+    _scalars: dict[tuple[int, bool], Value | None] = field(default_factory=dict)
 
     def at(self, node: yaml.Node) -> Location:
         mark = node.start_mark
@@ -275,6 +283,8 @@ class ValueReader:
         self._note_shown(found)
         if fits(found.value):
             return found.value
+        if isinstance(found.value, UnknownHere):
+            return default
         self.problem(node, f"{what} must be {expected}; got {described(found.masked)}")
         return default
 
@@ -326,9 +336,10 @@ class ValueReader:
 
         Results are kept by node, so that a long text with many aliases is resolved once.
         """
-        if id(node) not in self._scalars:
-            self._scalars[id(node)] = self._resolve(node) if self._untagged(node, "str") else None
-        return self._scalars[id(node)]
+        at = id(node), self.is_elsewhere
+        if at not in self._scalars:
+            self._scalars[at] = self._resolve(node) if self._untagged(node, "str") else None
+        return self._scalars[at]
 
     def _resolve(self, node: yaml.Node) -> Value | None:
         text: str = node.value
@@ -366,7 +377,9 @@ class ValueReader:
         secrets |= in_urls
         self.secret_variables |= {name for name, value in names.items() if value in in_urls}
         visible = frozenset(name for name, value in names.items() if value in masked)
-        if whole and plain:
+        if self.is_elsewhere and any(map(self._is_unknown, VARIABLE.finditer(text))):
+            resolved = UnknownHere(resolved)
+        elif whole and plain:
             resolved, masked = typed(resolved), typed(masked)
         return Value(
             resolved, masked, frozenset(secrets), frozenset(names), visible, only_variables
@@ -385,7 +398,7 @@ class ValueReader:
             )
             return "", False
         is_secret = match["mark"] is not None or says_secret(name)
-        if self.is_elsewhere and default is None and not self.env.get(name):
+        if self.is_elsewhere and self._is_unknown(match):
             return name, is_secret
         value = self.env.get(name) or self.known.get(name, "")
         self.variables[name] = value
@@ -400,6 +413,13 @@ class ValueReader:
             f"environment variable {name!r} is not set; set it, or write ${{{name}:-default}}",
         )
         return "", False
+
+    def _is_unknown(self, match: re.Match[str]) -> bool:
+        """Whether `match` is a variable that is not set here, and has no default."""
+        name = match["name"]
+        if match["literal"] or name is None or match["default"] is not None:
+            return False
+        return not (self.env.get(name) or self.known.get(name))
 
     def _note_shown(self, found: Value) -> None:
         self.plain_variables |= found.shown

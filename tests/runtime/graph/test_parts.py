@@ -218,3 +218,81 @@ def test_a_process_needs_no_variables_of_tasks_that_run_elsewhere(tmp_path: Path
         load_plan(path, env={"AGENT": "a"}, partition="dock/west")
     assert "environment variable 'WEST' is not set" in str(refused.value)
     assert "EAST" not in str(refused.value)
+
+
+ELSEWHERE = """\
+partitions:
+  a: {connect: ["${HUB}"]}
+  b: {listen: ["tls/0.0.0.0:${PORT}"], recover: "${HOW}"}
+network: {tls: {ca: ca.pem, cert: a.pem, key: a.key}}
+tasks:
+  - id: n
+    type: Counter
+    partition: b
+    every: 1
+    rate_hz: ${RATE}
+    background: ${BACK}
+    logging: {enabled: "${LOGS}", payload: "${LOAD}"}
+    config:
+      limit: ${LIMIT}
+      rate_hz: "${HZ}"
+  - id: cam
+    type: VideoCapture
+    partition: b
+    config:
+      source_uri: x.mp4
+      max_fps: ${FPS}
+      reconnect: {delay_s: "${DELAY}", max_delay_s: 1}
+  - {id: p, type: Print, partition: a}
+  - {id: s, type: Print, partition: b}
+cnx:
+  - {src: n, dst: p, msg: IntMsg}
+  - {src: n, dst: s, msg: IntMsg}
+"""
+
+
+def test_what_another_partitions_machine_alone_knows_is_no_mistake_here(tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(ELSEWHERE)
+    plan = load_plan(path, env={"HUB": "tls/hub:1"}, ready=False, partition="a")
+    assert steps(plan) == ["from_b", "p"]
+    with pytest.raises(GraphError) as refused:
+        load_plan(path, env={}, ready=False, partition="b")
+    names = ("PORT", "HOW", "RATE", "BACK", "LOGS", "LOAD", "LIMIT", "HZ", "FPS", "DELAY")
+    for name in names:
+        assert f"environment variable {name!r} is not set" in str(refused.value), name
+    assert "HUB" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        ("source_uri: x.mp4", "source_url: x.mp4", "unknown key 'source_url'"),
+        ("max_delay_s: 1", "max_delay_s: fast", "must be a number"),
+        ('"${HZ}"', "fast", "must be a number"),
+        ("${RATE}", "fast", "must be a number"),
+        ("type: VideoCapture", "type: ${TYPE}", "environment variable 'TYPE' is not set"),
+        ("id: n", "id: ${NAME}", "environment variable 'NAME' is not set"),
+        ("recover: ", "replicas: ", "environment variable 'HOW' is not set"),
+    ],
+)
+def test_what_can_be_known_of_another_partition_is_checked(
+    old: str, new: str, error: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(ELSEWHERE.replace(old, new, 1))
+    with pytest.raises(GraphError) as refused:
+        load_plan(path, env={"HUB": "tls/hub:1"}, ready=False, partition="a")
+    assert error in str(refused.value)
+
+
+def test_a_value_that_two_partitions_share_is_read_for_each(tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    shared = ELSEWHERE.replace(
+        "type: Print, partition: a", "type: Print, partition: a, rate_hz: *r"
+    )
+    path.write_text(shared.replace("${RATE}", "&r ${RATE}"))
+    with pytest.raises(GraphError) as refused:
+        load_plan(path, env={"HUB": "tls/hub:1"}, ready=False, partition="a")
+    assert str(refused.value).count("environment variable 'RATE' is not set") == 1
+    load_plan(path, env={"HUB": "tls/hub:1", "RATE": "5"}, ready=False, partition="a")
