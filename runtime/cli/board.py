@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from flowrun.runtime.links.status import fleet_links
 from flowrun.runtime.printing import size
-from flowrun.runtime.wording import one_line
+from flowrun.runtime.wording import counted, one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -14,10 +15,19 @@ if TYPE_CHECKING:
 
     from flowrun.runtime.broadcast import Answer
     from flowrun.runtime.engine.whereabouts import Busy
-    from flowrun.runtime.links.links import LinkStatus
+    from flowrun.runtime.links.status import LinkStatus, PartStatus
     from flowrun.runtime.run.report import RunReport, TaskReport
 
-__all__ = ["answer_line", "board", "cells", "errors", "link_lines", "status_line", "troubles"]
+__all__ = [
+    "answer_line",
+    "board",
+    "cells",
+    "errors",
+    "fleet_lines",
+    "link_lines",
+    "status_line",
+    "troubles",
+]
 
 _BUSY_S = 2.0
 """Seconds after which a method of a task that runs is mentioned."""
@@ -113,13 +123,42 @@ def shadows(report: RunReport) -> Iterator[str]:
 def link_lines(report: RunReport) -> Iterator[str]:
     """A line for each link to another partition."""
     for link in report.links:
-        said = [link.state, f"{_number(link.lag_cycles)} behind"]
-        said += [f"{_number(link.gaps)} {'gap' if link.gaps == 1 else 'gaps'}"] if link.gaps else []
-        said += [f"{_number(link.skipped)} passed over"] if link.skipped else []
-        said += [f"{_number(link.damaged)} damaged"] if link.damaged else []
-        if link.clock_offset_ms is not None:
-            said.append(f"clock {link.clock_offset_ms:+,.1f} ms")
-        yield f"{_of(link)}: {', '.join(said)}"
+        yield f"{_of(link)}: {_how(link)}"
+
+
+def fleet_lines(fleet: Sequence[PartStatus]) -> list[str]:
+    """How all processes of a graph are doing, and a line for each link between them."""
+    well = sum(it.state in ("running", "starting") for it in fleet)
+    over = sum(it.state == "ended" for it in fleet)
+    lines = [f"{well} of {len(fleet)} partitions run" + (f", {over} ended" if over else "")]
+    lines += [f"  {part.part}: {_part(part)}" for part in fleet]
+    lines += [f"  {it.sender} -> {it.receiver}: {_how(it.status)}" for it in fleet_links(fleet)]
+    return lines
+
+
+def _part(part: PartStatus) -> str:
+    if part.state == "unknown":
+        return "nothing was heard of it yet"
+    said = [part.state]
+    if part.state == "gone" and part.heard_s is not None:
+        said[0] += f" for {_duration(part.heard_s)}"
+    said += [f"{_number(part.cycles)} cycles", f"{part.cycle_rate_hz:,.1f}/s"]
+    said += [f"{_number(part.dropped)} dropped"] if part.dropped else []
+    said += [counted(part.restarts, "restart")] if part.restarts else []
+    if part.errors or part.state == "failed":
+        said.append(f"{counted(part.errors, 'error')}, the last: {part.error}")
+    return one_line(", ".join(said))
+
+
+def _how(link: LinkStatus) -> str:
+    said = [link.state, f"{_number(link.lag_cycles)} behind"]
+    said += [f"{_number(link.gaps)} {'gap' if link.gaps == 1 else 'gaps'}"] if link.gaps else []
+    said += [f"{_number(link.skipped)} passed over"] if link.skipped else []
+    said += [f"{_number(link.damaged)} damaged"] if link.damaged else []
+    said += [counted(link.reconnects, "reconnect")] if link.reconnects else []
+    if link.clock_offset_ms is not None:
+        said.append(f"clock {link.clock_offset_ms:+,.1f} ms")
+    return ", ".join(said)
 
 
 def _of(link: LinkStatus) -> str:

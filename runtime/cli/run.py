@@ -371,6 +371,8 @@ def _served(running: Run, args: argparse.Namespace) -> Iterator[Server | None]:
         server = Server.start_at(running, args.socket, token, site=site)
     else:
         server = Server.start(running, host=args.host, port=port, token=token, site=site)
+    if server.port:
+        running.page = server.url.partition("?")[0]
     try:
         yield server
     finally:

@@ -7,13 +7,21 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowrun.runtime.cli.announced import running
-from flowrun.runtime.cli.board import answer_line, board, cells, link_lines, status_line, troubles
+from flowrun.runtime.cli.board import (
+    answer_line,
+    board,
+    cells,
+    fleet_lines,
+    link_lines,
+    status_line,
+    troubles,
+)
 from flowrun.runtime.cli.signals import Ended
 from flowrun.runtime.cli.terminal import can_draw
 from flowrun.runtime.errors import FlowrunError, UsageError
@@ -23,6 +31,7 @@ from flowrun.runtime.wording import described, listed, one_line
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from flowrun.runtime.links.status import PartStatus
     from flowrun.runtime.run.report import RunReport
 
 __all__ = ["add_parser", "run"]
@@ -63,6 +72,10 @@ def run(args: argparse.Namespace) -> int:
     elif args.once or not can_draw():
         for it in seen:
             _print(it)
+        for name, lines in _fleets(seen):
+            print_text(f"fleet {name}: {lines[0]}")
+            for line in lines[1:]:
+                print_text(line)
     else:
         try:
             _watch(look)
@@ -180,10 +193,36 @@ def _watch(look: Look) -> None:
             except NotRunningError:
                 seen = [replace(it, report={**it.report, "status": "ended"}) for it in seen]
             parts = [part for it in seen for part in _board(it, width=console.width)]
+            parts += [line for it in _fleets(seen) for line in _fleet_board(*it)]
             live.update(Group(*parts), refresh=True)
             if all(it.report["status"] != "Running" for it in seen):
                 return
             time.sleep(_EVERY_S)
+
+
+def _fleets(seen: list[_Seen]) -> list[tuple[str, list[str]]]:
+    """Each graph of several processes, once, and the lines about it: as that one of its processes says
+    it which knows most."""
+    best: dict[str, Sequence[PartStatus]] = {}
+    for it in seen:
+        fleet, known = _report(it).fleet, best.get(it.report["id"], ())
+        if sum(map(_is_known, fleet)) > sum(map(_is_known, known)):
+            best[it.report["id"]] = fleet
+    return [(name, fleet_lines(fleet)) for name, fleet in best.items()]
+
+
+def _is_known(part: PartStatus) -> bool:
+    return part.state not in ("unknown", "gone")
+
+
+def _fleet_board(name: str, lines: list[str]) -> list[RenderableType]:
+    from rich.text import Text
+
+    head = Text(f"fleet {name}: {lines[0]}", style="bold")
+    found = [head, *map(Text, lines[1:])]
+    for line in found:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return list(found)
 
 
 def _name(seen: _Seen) -> str:

@@ -64,8 +64,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         type=int,
         default=DEFAULT_PORT,
         metavar="N",
-        help="serve the page of the first partition that shows something there, those of others at free "
-        f"ports; -1 serves nothing ({DEFAULT_PORT})",
+        help="serve the page of the first partition that shows something there; its tab Fleet has all "
+        "of them, and leads to the pages of others, which are at free ports; 0 picks one, -1 serves "
+        f"nothing ({DEFAULT_PORT})",
     )
 
 
@@ -98,7 +99,8 @@ def run(args: argparse.Namespace) -> int:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     folder = new_run_directory(args.log_dir, f"{graph.name}-{stamp}")
     write_fleet(folder, graph)
-    ports = _ports(plan, args.port)
+    port = _free_port() if args.port == 0 else args.port
+    ports = _ports(plan, port)
     given = [word for text in args.settings for word in ("--set", text)]
     if args.mission is not None:
         given += ["--mission", args.mission]
@@ -111,10 +113,11 @@ def run(args: argparse.Namespace) -> int:
     until_s = None if limit_s is None else monotonic_s() + limit_s
     with listening(ending):
         fleet.start()
-        shown = [part for part, port in ports.items() if port > 0]
-        if shown:
-            print_if_read(f"page: http://127.0.0.1:{args.port} ({shown[0]})")
+        is_shown = port < 0
         while not fleet.wait(_LOOK_S):
+            if not is_shown and _answers(port):
+                is_shown = True
+                print_if_read(f"page of all partitions: http://127.0.0.1:{port}/#fleet")
             if ending.asked.is_set():
                 print_if_read(f"{ending.name}: stopping, senders first")
                 break
@@ -125,21 +128,37 @@ def run(args: argparse.Namespace) -> int:
     return _summary(fleet, folder)
 
 
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _answers(port: int) -> bool:
+    import socket
+
+    with socket.socket() as client:
+        client.settimeout(_LOOK_S)
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 def _ports(plan: Plan, port: int) -> dict[PartId, int]:
-    """Where each process serves its page."""
+    """Where each process serves its page; -1 for none. The first one that shows something has `port`,
+    the first one of all where none does."""
     showing = {
         task.spec.partition
         for task in plan.graph.tasks
         if task.task_class.shows in ("picture", "answer")
     }
-    found: dict[PartId, int] = {}
-    for partition in plan.graph.spec.partitions:
-        for part in partition.parts:
-            if partition.id not in showing or port < 0:
-                found[part] = -1
-            else:
-                found[part] = 0 if any(it >= 0 for it in found.values()) else port
-    return found
+    parts = [part for it in plan.graph.spec.partitions for part in it.parts]
+    if port < 0:
+        return dict.fromkeys(parts, -1)
+    found = {part: 0 if part.partition in showing else -1 for part in parts}
+    first = next((part for part in parts if found[part] == 0), parts[0])
+    return {**found, first: port}
 
 
 def _summary(fleet: Fleet, folder: Path) -> int:

@@ -21,6 +21,7 @@ from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.graph.spec import GraphSpec, PartId
 from flowrun.runtime.links.hello import Hello, misfit
 from flowrun.runtime.links.lookout import Lookout
+from flowrun.runtime.links.news import News
 from flowrun.runtime.links.receiver import Receiver
 from flowrun.runtime.links.runs import Cursor, Runs, last_cursor
 from flowrun.runtime.links.security import certificates_of, security_of
@@ -28,6 +29,7 @@ from flowrun.runtime.links.sent import LogTail, SentLogs
 from flowrun.runtime.links.shipper import Shipper
 from flowrun.runtime.links.source import Incoming, LinkSource
 from flowrun.runtime.links.spread import Spread, chosen
+from flowrun.runtime.links.status import LinkStatus, PartStatus
 from flowrun.runtime.links.transport import Query, Sample, Transport
 from flowrun.runtime.links.wire import Keys, Peer, Stream, graph_key
 from flowrun.runtime.links.zenoh import ZenohTransport, config_of, open_zenoh
@@ -35,7 +37,7 @@ from flowrun.runtime.log.committed import CommittedCycles
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.task import CycleTime, Message, Task
 
-__all__ = ["LINK_STATES", "LinkError", "LinkStatus", "Links", "open_transport", "streams_of"]
+__all__ = ["LinkError", "Links", "open_transport", "streams_of"]
 
 _LOOK_S = 0.05
 """Interval at which the log and the receivers are looked at while nothing happens."""
@@ -51,39 +53,6 @@ _REASSIGN_S = 2.0
 
 class LinkError(FlowrunError):
     """What another partition sends does not fit, or it is lost and the graph says to stop."""
-
-
-LINK_STATES = ("connecting", "connected", "lost", "refused", "ended")
-
-
-@dataclass(frozen=True, slots=True)
-class LinkStatus:
-    """How one link is doing.
-
-    peer: the process at its other end, "gpu/0". direction: "in" or "out".
-    state: one of `LINK_STATES`.
-    cursor: the sender's cycle after the last that is in the receiver's log, as far as is known here.
-    newest: the sender's newest cycle that is known here.
-    lag_cycles: how far `cursor` is behind it.
-    waiting: number of cycles that have come and no cycle has taken.
-    gaps, skipped: number of gaps, and of messages that were passed over.
-    damaged: number of messages that something on the way has changed.
-    clock_offset_ms: by how much the sender's clock is ahead; None where that is not known.
-    refused: why, where it is.
-    """
-
-    peer: str
-    direction: str
-    state: str
-    cursor: int
-    newest: int
-    lag_cycles: int
-    waiting: int = 0
-    gaps: int = 0
-    skipped: int = 0
-    damaged: int = 0
-    clock_offset_ms: float | None = None
-    refused: str = ""
 
 
 class Started(Protocol):
@@ -112,6 +81,7 @@ class _In:
     incoming: Incoming
     is_there: bool = False
     was_there: bool = False
+    reconnects: int = 0
     is_welcome: bool = False
     """Whether its streams are known to fit."""
     refused: str = ""
@@ -136,6 +106,7 @@ class _Out:
     awaited: int = 0
     is_there: bool = False
     was_there: bool = False
+    reconnects: int = 0
     left_at_s: float = field(default_factory=monotonic_s)
 
 
@@ -170,6 +141,9 @@ class Links:
         """Called, on the links' thread, when the run is to wait for a sender, and when no longer."""
         self.assign: Callable[[Assigned], None] = lambda _: None
         """Called, on the links' thread, with where what is sent goes from the next cycle on."""
+        self.own_status: Callable[[], PartStatus] | None = None
+        """How this process is doing, for the others; None tells them nothing."""
+        self._news: News | None = None
         self._plan, self._spec = plan, plan.graph.spec
         assert self._spec.part is not None
         self._own = self.peer_of(self._spec.part)
@@ -221,6 +195,7 @@ class Links:
         self._send(transport)
         transport.declare_alive(Keys.of(self._name, self._own).alive)
         if threaded:
+            self._tell(transport)
             self._thread = threading.Thread(target=self._work, name="flowrun-links", daemon=True)
             self._thread.start()
 
@@ -287,6 +262,8 @@ class Links:
         if self._thread is not None:
             self._thread.join(_CLOSE_S)
         self._acknowledge(self._now_s(), again=True)
+        if self._news is not None:
+            self._news.say(self._now_s())
         if self._shipper is not None:
             self._shipper.close()
         self._transport.close(timeout_s=_CLOSE_S)
@@ -300,6 +277,24 @@ class Links:
         return [self._status_in(it) for it in self._ins.values()] + [
             self._status_out(it) for it in self._outs.values()
         ]
+
+    def fleet(self) -> list[PartStatus]:
+        """How each process of the graph is doing, as far as is known here. From any thread."""
+        return [] if self._news is None else self._news.all()
+
+    def _tell(self, transport: Transport) -> None:
+        """Have the processes of the graph know how each is doing."""
+        parts = [self.peer_of(part) for it in self._spec.partitions for part in it.parts]
+        if self.own_status is not None and len(parts) > 1:
+            self._news = News(
+                transport,
+                graph=self._name,
+                own=self._own,
+                parts=parts,
+                run=self._run,
+                own_status=self.own_status,
+                now_s=self._now_s,
+            )
 
     def _look_out(self, transport: Transport) -> None:
         """Have it said why an address has no connection, where a transport does not say it itself."""
@@ -418,6 +413,7 @@ class Links:
         self._woken.set()
 
     def _sender_is(self, it: _In, is_there: bool) -> None:  # noqa: FBT001
+        it.reconnects += is_there and it.was_there and not it.is_there
         it.is_there, it.was_there = is_there, it.was_there or is_there
         # It may have come back as another graph.
         it.is_welcome = it.incoming.receiver.is_open = False
@@ -428,6 +424,7 @@ class Links:
         self._woken.set()
 
     def _receiver_is(self, it: _Out, is_there: bool) -> None:  # noqa: FBT001
+        it.reconnects += is_there and it.was_there and not it.is_there
         it.is_there, it.was_there = is_there, it.was_there or is_there
         if not is_there:
             it.left_at_s = self._now_s()
@@ -469,6 +466,8 @@ class Links:
                 self._ask_hello(it, now_s)
         self._acknowledge(now_s)
         self._hold_or_go_on()
+        if self._news is not None:
+            self._news.pump(now_s)
 
     def _ask_hello(self, it: _In, now_s: float) -> None:
         assert self._transport is not None
@@ -566,6 +565,7 @@ class Links:
             damaged=receiver.damaged,
             clock_offset_ms=None if it.offset_ns is None else round(it.offset_ns / 1e6, 3),
             refused=it.refused,
+            reconnects=it.reconnects,
         )
 
     def _status_out(self, it: _Out) -> LinkStatus:
@@ -573,7 +573,8 @@ class Links:
         state = "connected" if it.is_there else "lost" if it.was_there else "connecting"
         said, newest = self._shipper.acknowledged[it.peer], self._shipper.newest
         cursor = said.cycle if said.run == self._run else 0
-        return LinkStatus(str(it.peer), "out", state, cursor, newest, max(0, newest + 1 - cursor))
+        lag = max(0, newest + 1 - cursor)
+        return LinkStatus(str(it.peer), "out", state, cursor, newest, lag, reconnects=it.reconnects)
 
 
 def open_transport(spec: GraphSpec) -> Transport:

@@ -137,11 +137,11 @@ def _rules(spec: GraphSpec, own: PartId, other: Peer, id_: str) -> Iterator[dict
     for flow, (speaker, listener) in sides.items():
         its, theirs = Keys.of(graph, speaker), Keys.of(graph, listener)
         said = {
-            "put": [its.cycles(listener), its.ack(listener)],
+            "put": [its.cycles(listener), its.ack(listener), its.news],
             "query": [theirs.log(speaker), theirs.hello(speaker)],
             "reply": [its.log(listener), its.hello(listener)],
             "declare_queryable": [its.log(listener), its.hello(listener)],
-            "declare_subscriber": [theirs.cycles(speaker), theirs.ack(speaker)],
+            "declare_subscriber": [theirs.cycles(speaker), theirs.ack(speaker), theirs.news],
             "liveliness_token": [its.alive],
             "liveliness_query": [theirs.alive],
             "declare_liveliness_subscriber": [theirs.alive],

@@ -203,7 +203,7 @@ class Keys(NamedTuple):
     """The keys of one process of a graph's partition.
 
     cycles: put by it for a receiver. log, hello: answered by it. ack: put by it as a receiver, for a
-    sender. alive: its liveliness token.
+    sender. alive: its liveliness token. news: put by it, of how all processes are doing.
     """
 
     base: str
@@ -227,6 +227,10 @@ class Keys(NamedTuple):
     @property
     def alive(self) -> str:
         return f"{self.base}/alive"
+
+    @property
+    def news(self) -> str:
+        return f"{self.base}/news"
 
 
 def packed(messages: Iterable[Carried]) -> bytes:

@@ -32,6 +32,7 @@ from flowrun.runtime.graph.privacy import leaks
 from flowrun.runtime.graph.spec import GraphSpec
 from flowrun.runtime.interrupts import is_users, telling_interrupts
 from flowrun.runtime.links.links import Links
+from flowrun.runtime.links.status import PartStatus
 from flowrun.runtime.links.transport import Transport
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.captured import Captured
@@ -45,6 +46,7 @@ from flowrun.runtime.run.report import (
     RunReport,
     busiest,
     newest_answer,
+    part_status,
     task_reports,
 )
 from flowrun.runtime.run.shadows import Shadows
@@ -124,6 +126,8 @@ class Run:
         self._clock = clock
         self._started_ns = clock.now_ns()
         self._ended_ns: int | None = None
+        self.page: str | None = None
+        """Where its page is, without the token; None where it is not served."""
         self.on_again: Callable[[], None] | None = None
         """What `run_again` calls; None where nobody would run the graph again."""
         self._state: str | dict[str, str] = "Running"
@@ -337,6 +341,7 @@ class Run:
         links.on_error = self.executor.stop
         links.hold = self._hold
         links.assign = self.executor.assign
+        links.own_status = self._part_status
         self.watch(links.look)
 
     @property
@@ -560,6 +565,20 @@ class Run:
             ended=self._reason,
             part=None if self.links is None else str(self.plan.graph.spec.part),
             links=() if self.links is None else self.links.status(),
+            fleet=() if self.links is None else self.links.fleet(),
+        )
+
+    def _part_status(self) -> PartStatus:
+        """How this process is doing, for the others of its fleet."""
+        assert self.links is not None
+        at_ns = self._clock.now_ns() if self._ended_ns is None else self._ended_ns
+        ended = None if self._state == "Running" else self._state
+        return replace(
+            part_status(self.executor, part=str(self.plan.graph.spec.part), ended=ended),
+            uptime_s=round((at_ns - self._started_ns) / 1e9, 3),
+            run="" if self._place is None else self._place.name,
+            page=self.page,
+            links=tuple(self.links.status()),
         )
 
     def ask_backends(self) -> None:

@@ -16,10 +16,10 @@ from flowrun.runtime.engine.policy import Raised
 from flowrun.runtime.engine.rates import is_rated
 from flowrun.runtime.events import Replaced
 from flowrun.runtime.graph.plan import Plan
-from flowrun.runtime.links.links import LinkStatus  # pydantic reads the annotations
+from flowrun.runtime.links.status import LinkStatus, PartStatus  # pydantic reads the annotations
 from flowrun.runtime.run.shadows import ShadowReport
 from flowrun.runtime.task import Health, State  # pydantic reads the annotations
-from flowrun.runtime.wording import mask_secrets
+from flowrun.runtime.wording import mask_secrets, one_line
 
 if TYPE_CHECKING:
     from flowrun.runtime.engine.executor import Executor
@@ -31,10 +31,13 @@ __all__ = [
     "TaskReport",
     "busiest",
     "newest_answer",
+    "part_status",
     "task_reports",
 ]
 
 _RECENT_NS = 5_000_000_000
+_LONGEST_ERROR = 300
+"""Characters of an error that the other processes of a fleet get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,8 @@ class RunReport:
     ended: why the run ended, such as "end of sources", "error" where its state says more; None before.
     part: which process of a partition it is, "gpu/0"; None for a graph without partitions.
     links: how each link to another process is doing; what is received first.
+    fleet: how each process of the graph is doing, as far as is known here, this one included; empty for
+        a graph of one process.
     """
 
     cycles: int
@@ -137,6 +142,7 @@ class RunReport:
     ended: str | None = None
     part: str | None = None
     links: Sequence[LinkStatus] = ()
+    fleet: Sequence[PartStatus] = ()
 
 
 def task_reports(executor: Executor) -> tuple[dict[str, TaskReport], float]:
@@ -178,6 +184,36 @@ def task_reports(executor: Executor) -> tuple[dict[str, TaskReport], float]:
             backends=_backends(executor, id_),
         )
     return tasks, rate_hz
+
+
+def part_status(executor: Executor, *, part: str, ended: str | dict[str, str] | None) -> PartStatus:
+    """How a process of a fleet is doing, as its executor knows it. Cheap: the links' thread asks.
+
+    ended: the state of a run that has ended, as `Run.state` gives it.
+    """
+    raised = [it for step in executor.plan.steps if (it := executor.cycle.raised(step.task.id))]
+    last = max(raised, key=lambda it: it.time_ns, default=None)
+    error = "" if last is None else last.text
+    dropped = sum(sum(dict(it).values()) for it in dict(executor.left_out).values())
+    dropped += sum(it.jobs.replaced for it in executor.workers.values())
+    late = [id_ for id_ in list(executor.watchdog.late) if id_ not in executor.workers]
+    if ended is not None:
+        state = "ended" if isinstance(ended, str) else "failed"
+        error = error if isinstance(ended, str) else next(iter(ended.values()))
+    else:
+        state = "stuck" if late else "running" if executor.has_started else "starting"
+    rate_hz = 0.0
+    if state == "running" and len(timings := list(executor.timings)) > 1:
+        rate_hz = _rate_hz(np.array([it[0] for it in timings], np.int64), ticks_ns())
+    return PartStatus(
+        part,
+        state,
+        cycles=executor.cycles,
+        cycle_rate_hz=rate_hz,
+        errors=sum(it.count for it in raised),
+        error=one_line(error.partition("\n")[0])[:_LONGEST_ERROR],
+        dropped=dropped,
+    )
 
 
 def _backends(executor: Executor, task_id: str) -> dict[str, Health]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
 from flowrun.runtime.broadcast import Shows
-from flowrun.runtime.links.links import LinkStatus
+from flowrun.runtime.links.status import LinkStatus, PartStatus
 from flowrun.runtime.run.report import LogReport, Progress, TaskReport
 from flowrun.runtime.task import State
 
@@ -214,6 +214,7 @@ class Report(Pipeline):
     ended: str | None
     part: str | None
     links: list[LinkStatus]
+    fleet: list[PartStatus]
     shows: dict[str, Shows]
     live: dict[str, list[str]]
     settings: dict[str, dict[str, Any]]

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from fastapi import APIRouter, Response
 
-from flowrun.runtime.links.links import LINK_STATES
 from flowrun.runtime.run.report import RunReport
 from flowrun.runtime.server import bodies
 from flowrun.runtime.server.bodies import Json, refusals
 from flowrun.runtime.server.channels import Channels
 from flowrun.runtime.server.exposition import Exposition, add_metrics_route
+from flowrun.runtime.server.fleet_metrics import fleet_of, links_of
 from flowrun.runtime.server.routes import new_router
 from flowrun.runtime.task import HealthState, State
 
@@ -127,6 +127,14 @@ class Metrics:
             for it in report.links
             if it.state in ("lost", "refused")
         ]
+        linked = {it.peer for it in report.links}
+        problems += [
+            f"partition {it.part} "
+            + (f"has failed: {it.error}" if it.state == "failed" else f"is {it.state}")
+            for it in report.fleet
+            if it.state == "failed"
+            or (it.state in ("gone", "stuck") and it.part not in {report.part, *linked})
+        ]
         return ("degraded", "; ".join(problems)) if problems else ("ok", "")
 
     def collect(self) -> Iterator["Metric"]:
@@ -233,7 +241,8 @@ class Metrics:
         yield from (steps, rates, errors, restarts, late, drops, states, backends)
         rare = (compared, disagreed, servers, outstanding, answers, failures)
         yield from (it for it in rare if it.samples)
-        yield from _of_links(report)
+        yield from links_of(report)
+        yield from fleet_of(report)
         if report.log is not None:
             yield GaugeMetricFamily("flowrun_log_bytes", "Size of the log.", report.log.bytes)
             yield CounterMetricFamily(
@@ -265,40 +274,3 @@ def _histogram(
     counts = list(durations)  # other threads go on counting
     buckets = [(repr(2**power * unit_s), float(sum(counts[: power + 1]))) for power in powers]
     return [*buckets, ("+Inf", float(sum(counts)))], sum_s
-
-
-def _of_links(report: RunReport) -> Iterator["Metric"]:
-    """How the links to other partitions are doing; nothing of a run that is none."""
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-    if not report.links:
-        return
-    at = ["part", "peer", "direction"]
-    states = GaugeMetricFamily(
-        "flowrun_link_state", "1 for the state that a link is in.", labels=[*at, "state"]
-    )
-    lag = GaugeMetricFamily(
-        "flowrun_link_lag_cycles", "The sender's cycles that the receiver lacks.", labels=at
-    )
-    gaps = CounterMetricFamily("flowrun_link_gaps", "Gaps: cycles that never come.", labels=at)
-    skipped = CounterMetricFamily(
-        "flowrun_link_skipped", "Messages passed over for newer ones, or too old.", labels=at
-    )
-    damaged = CounterMetricFamily(
-        "flowrun_link_damaged", "Messages that something on the way has changed.", labels=at
-    )
-    clocks = GaugeMetricFamily(
-        "flowrun_link_clock_offset_seconds", "How far the sender's clock is ahead.", labels=at
-    )
-    for it in report.links:
-        of = [report.part or "", it.peer, it.direction]
-        for state in LINK_STATES:
-            states.add_metric([*of, state], int(state == it.state))
-        lag.add_metric(of, it.lag_cycles)
-        if it.direction == "in":
-            gaps.add_metric(of, it.gaps)
-            skipped.add_metric(of, it.skipped)
-            damaged.add_metric(of, it.damaged)
-        if it.clock_offset_ms is not None:
-            clocks.add_metric(of, it.clock_offset_ms / 1e3)
-    yield from (it for it in (states, lag, gaps, skipped, damaged, clocks) if it.samples)

@@ -3,6 +3,7 @@
 // `useKnown`.
 import {aheadMs, get, why} from "./api.js";
 import {useEffect, useState} from "./html.js";
+import {troublesOf} from "./links.js";
 import {ending} from "./words.js";
 import {loadMoment, place} from "./timeline/moments.js";
 
@@ -13,7 +14,10 @@ import {loadMoment, place} from "./timeline/moments.js";
  *   outstanding: number, answers: number, failures: number}} ServerHealth */
 /** @typedef {{peer: string, direction: "in" | "out", state: "connecting" | "connected" | "lost" | "refused" | "ended",
  *   cursor: number, newest: number, lag_cycles: number, waiting: number, gaps: number, skipped: number, damaged: number,
- *   clock_offset_ms: number | null, refused: string}} Link */
+ *   clock_offset_ms: number | null, refused: string, reconnects: number}} Link */
+/** @typedef {{part: string, state: "unknown" | "starting" | "running" | "stuck" | "ended" | "failed" | "gone", cycles: number,
+ *   cycle_rate_hz: number, uptime_s: number, errors: number, error: string, dropped: number, heard_s: number | null,
+ *   restarts: number, run: string, page: string | null, links: Link[]}} Part */
 /** @typedef {{of: string, compared: number, disagreed: number,
  *   last: {frame_cycle: number, said: string, shadow_said: string} | null}} Shadow */
 /** @typedef {{type: string, p50_us: number | null, p99_us: number | null, background: boolean,
@@ -26,7 +30,7 @@ import {loadMoment, place} from "./timeline/moments.js";
  *   progress: {what: string, fraction: number | null} | null,
  *   log: {path: string, bytes: number, messages: number} | null, tasks: Record<string, TaskReport>,
  *   shows: Record<string, string>, live: Record<string, string[]>, settings?: Settings, ended?: string | null,
- *   may_run_again?: boolean, part?: string | null, links?: Link[]}} Report */
+ *   may_run_again?: boolean, part?: string | null, links?: Link[], fleet?: Part[]}} Report */
 /** @typedef {{id: string, type: string, background?: boolean, config?: Record<string, any>}} GraphTask */
 /** @typedef {{tasks: GraphTask[], cnx: {src: string, dst: string, msg?: string}[]}} Graph */
 /** @typedef {{task: string, timestamp_nanos: number, cycle: number, prompt: string, response: string,
@@ -370,6 +374,7 @@ export class Known {
       ...recent.map(({task, raised}) => `${task} ×${raised.count}`),
       ...this.failing,
       ...this.ailing.map(([id, task]) => `${id}: ${task.code || task.state}`),
+      ...troublesOf(report.fleet ?? []),
     ];
     if (ill.length) return {state: "degraded", text: "Degraded", detail: ill.join(", ")};
     return {state: "running", text: "Running", detail: held.map(([id, task]) => `${id}: ${task.state}`).join(", ")};

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console, Group
 
-from flowrun.runtime.cli.board import board, link_lines, status_line, troubles
+from flowrun.runtime.cli.board import board, fleet_lines, link_lines, status_line, troubles
 from flowrun.runtime.engine.policy import Raised
 from flowrun.runtime.engine.whereabouts import Busy
-from flowrun.runtime.links.links import LinkStatus
+from flowrun.runtime.links.status import LinkStatus, PartStatus
 from flowrun.runtime.run.report import LogReport, Progress, RunReport, TaskReport
 
 S = 1_000_000_000
@@ -56,6 +56,28 @@ def test_links_have_a_line_each_and_those_that_do_not_work_are_troubles():
     assert list(troubles(report)) == [
         "to desk/0: lost",
         "to desk/1: refused (desk/1 sends IntMsg)",
+    ]
+
+
+def test_a_fleet_has_a_line_for_each_process_and_each_link():
+    fleet = (
+        PartStatus("dock/0", "running", cycles=1234, cycle_rate_hz=29.97, dropped=3, restarts=1),
+        PartStatus(
+            "gpu/0", "gone", cycles=7, heard_s=12.5, errors=1, error="no card", links=LINKS[:1]
+        ),
+        PartStatus(
+            "desk/0", "ended", links=(replace(LINKS[0], peer="gpu/0", reconnects=2, gaps=0),)
+        ),
+        PartStatus("hub/0"),
+    )
+    assert fleet_lines(fleet) == [
+        "1 of 4 partitions run, 1 ended",
+        "  dock/0: running, 1,234 cycles, 30.0/s, 3 dropped, 1 restart",
+        "  gpu/0: gone for 12.5 s, 7 cycles, 0.0/s, 1 error, the last: no card",
+        "  desk/0: ended, 0 cycles, 0.0/s",
+        "  hub/0: nothing was heard of it yet",
+        "  dock/0 -> gpu/0: connected, 3 behind, 1 gap, 1,200 passed over, clock -4.2 ms",
+        "  gpu/0 -> desk/0: connected, 3 behind, 1,200 passed over, 2 reconnects, clock -4.2 ms",
     ]
 
 

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.engine.policy import Raised
-from flowrun.runtime.links.links import LinkStatus
+from flowrun.runtime.links.status import LinkStatus, PartStatus
 from flowrun.runtime.run.observed import Replies
 from flowrun.runtime.task import Health, ServerHealth
 
@@ -233,3 +233,34 @@ def test_links_to_other_partitions_are_there_and_a_lost_one_degrades_the_run(run
     assert found[("flowrun_link_clock_offset_seconds", *dock)] == -0.004
     health = http.get("/health").json()
     assert (health["status"], health["why"]) == ("degraded", "link from dock/0 is lost")
+
+
+def test_all_processes_of_a_fleet_are_there_and_one_that_is_gone_degrades_the_run(run, http):
+    plain = run.report
+    sent = LinkStatus("gpu/0", "out", "lost", 7, 9, 3, reconnects=2)
+    fleet = (
+        PartStatus("dock/0", "running", cycles=9, cycle_rate_hz=3.0, links=(sent,)),
+        PartStatus("gpu/0", "gone", cycles=7, errors=4, heard_s=12.5),
+        PartStatus("desk/0", "failed", error="no camera"),
+        PartStatus("hub/0"),
+    )
+    run.cycle()
+    run.report = lambda: replace(plain(), part="dock/0", links=(sent,), fleet=fleet)
+    found = samples(http)
+    assert found[("flowrun_fleet_state", ("part", "gpu/0"), ("state", "gone"))] == 1
+    assert found[("flowrun_fleet_state", ("part", "hub/0"), ("state", "unknown"))] == 1
+    assert found[("flowrun_fleet_cycles_total", ("part", "dock/0"))] == 9
+    assert found[("flowrun_fleet_cycle_rate_hz", ("part", "dock/0"))] == 3
+    assert found[("flowrun_fleet_errors_total", ("part", "gpu/0"))] == 4
+    assert found[("flowrun_fleet_heard_seconds", ("part", "gpu/0"))] == 12.5
+    link = (("receiver", "gpu/0"), ("sender", "dock/0"))
+    assert found[("flowrun_fleet_link_state", *link, ("state", "lost"))] == 1
+    assert found[("flowrun_fleet_link_lag_cycles", *link)] == 3
+    assert found[("flowrun_fleet_link_reconnects_total", *link)] == 2
+    health = http.get("/health").json()
+    assert (health["status"], health["why"]) == (
+        "degraded",
+        "link to gpu/0 is lost; partition desk/0 has failed: no camera",
+    )
+    run.report = lambda: replace(plain(), part="dock/0", fleet=fleet[:2])
+    assert http.get("/health").json()["why"] == "partition gpu/0 is gone"

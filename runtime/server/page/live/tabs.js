@@ -1,6 +1,8 @@
 // @ts-check
 // The parts that are seen one at a time.
 import {html, useRef, useState} from "../html.js";
+import {useKnown} from "../known.js";
+import {Fleet} from "./fleet.js";
 import {GraphView} from "./graph.js";
 import {Latencies} from "./latencies.js";
 import {Lines} from "./lines.js";
@@ -14,23 +16,36 @@ const TABS = [
   ["seen", "Detections", Seen],
 ];
 
+/** @type {[string, string, () => any]} */
+const FLEET = ["fleet", "Fleet", Fleet];
+
 export function Tabs() {
-  const [chosen, choose] = useState("graph");
+  const run = useKnown();
+  const fleet = run.report?.fleet ?? [];
+  const tabs = fleet.length > 1 ? [...TABS, FLEET] : TABS;
+  const [chosen, choose] = useState(location.hash === "#fleet" ? "fleet" : "graph");
   const list = useRef(/** @type {HTMLElement | null} */ (null));
   /** @param {KeyboardEvent} event */
   const key = event => {
     const step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
     if (!step) return;
-    const at = (TABS.findIndex(([id]) => id === chosen) + step + TABS.length) % TABS.length;
-    choose(TABS[at][0]);
+    const at = (tabs.findIndex(([id]) => id === chosen) + step + tabs.length) % tabs.length;
+    choose(tabs[at][0]);
     /** @type {HTMLElement} */ (list.current?.children[at]).focus();
   };
-  const Shown = TABS.find(([id]) => id === chosen)?.[2] ?? GraphView;
+  const Shown = tabs.find(([id]) => id === chosen)?.[2] ?? GraphView;
   return html`<section class="tabs" aria-label="Details">
     <div role="tablist" aria-label="Details" ref=${list} onKeyDown=${key}>
-      ${TABS.map(([id, name]) => html`<button type="button" role="tab" id=${`tab-${id}`} aria-selected=${id === chosen}
-        aria-controls="panel" tabindex=${id === chosen ? 0 : -1} onClick=${() => choose(id)}>${name}</button>`)}
+      ${tabs.map(([id, name]) => html`<button type="button" role="tab" id=${`tab-${id}`} aria-selected=${id === chosen}
+        aria-controls="panel" tabindex=${id === chosen ? 0 : -1} onClick=${() => choose(id)}>${name}${id === "fleet" && html` <${Summary} fleet=${fleet} />`}</button>`)}
     </div>
     <div role="tabpanel" id="panel" aria-labelledby=${`tab-${chosen}`}><${Shown} /></div>
   </section>`;
+}
+
+/** How many of a fleet's processes run. @param {{fleet: import("../known.js").Part[]}} props */
+function Summary({fleet}) {
+  const well = fleet.filter(({state}) => ["running", "ended"].includes(state)).length;
+  const mood = fleet.some(({state}) => ["gone", "failed", "stuck"].includes(state)) ? "slow" : well === fleet.length ? "good" : "hold";
+  return html`<span class="pill ${mood}">${well}/${fleet.length}</span>`;
 }
