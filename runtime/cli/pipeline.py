@@ -83,6 +83,8 @@ def _status(one: dict[str, Any]) -> tuple[str, str]:
                 said.append(f"process {one['pid']}")
     if one.get("next_start_s") is not None:
         said.append(f"starts again in {one['next_start_s']:.0f} s")
+    parts: dict[str, str] = one.get("parts") or {}
+    said += [f"{part} {what}" for part, what in parts.items() if what.startswith("failed")]
     if one.get("restarts"):
         said.append(f"started again {one['restarts']} times")
     return str(status), "; ".join(said)

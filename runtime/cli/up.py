@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowrun.runtime.cli.choosing import add_mission, add_settings, seconds
+from flowrun.runtime.cli.serving import add_listening, add_proxied
 from flowrun.runtime.cli.signals import AsksFirst, listening
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.printing import print_if_read, print_text
@@ -62,12 +65,19 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--port",
         type=int,
-        default=DEFAULT_PORT,
         metavar="N",
         help="serve the page of the first partition that shows something there; its tab Fleet has all "
         "of them, and leads to the pages of others, which are at free ports; 0 picks one, -1 serves "
         f"nothing ({DEFAULT_PORT})",
     )
+    parser.add_argument(
+        "--socket",
+        type=Path,
+        metavar="PATH",
+        help="serve that page on this Unix socket instead, which only you can open",
+    )
+    add_listening(parser)
+    add_proxied(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.graph.plan import load_plan, load_plans
     from flowrun.runtime.links.zenoh import require_zenoh
     from flowrun.runtime.log.directory import new_run_directory
+    from flowrun.runtime.server.serve import token_for
 
     limit_s = None if args.duration is None else seconds("--for", args.duration)
     with importable(args.graph.parent):
@@ -99,25 +110,40 @@ def run(args: argparse.Namespace) -> int:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     folder = new_run_directory(args.log_dir, f"{graph.name}-{stamp}")
     write_fleet(folder, graph)
-    port = _free_port() if args.port == 0 else args.port
+    if args.socket is not None and args.port is not None:
+        raise UsageError("--socket and --port: the page is served at one of them")
+    port = DEFAULT_PORT if args.port is None else args.port
+    port = _free_port() if port == 0 else port
     ports = _ports(plan, port)
+    first = next((part for part, it in ports.items() if it == port), None)
+    token = token_for(
+        os.environ.get("FLOWRUN_TOKEN") if args.token is None else args.token, args.host
+    )
+    if token is not None:
+        os.environ["FLOWRUN_TOKEN"] = token  # a command line can be read by others
     given = [word for text in args.settings for word in ("--set", text)]
+    given += ["--host", args.host, *(word for it in args.cors for word in ("--cors", it))]
     if args.mission is not None:
         given += ["--mission", args.mission]
 
     def options(part: PartId) -> Sequence[str]:
-        return ["--plain", "--exit", "--port", str(ports[part]), *given]
+        place = ["--port", str(ports[part])]
+        if part == first:
+            if args.socket is not None:
+                place = ["--socket", str(args.socket.absolute())]
+            place += ["--root-path", args.root_path]
+        return ["--plain", "--exit", *place, *given]
 
     fleet = Fleet(graph, folder, options=options, say=print_if_read, placement=placement)
     ending = AsksFirst()
     until_s = None if limit_s is None else monotonic_s() + limit_s
     with listening(ending):
         fleet.start()
-        is_shown = port < 0
+        is_shown = port < 0 or args.socket is not None
         while not fleet.wait(_LOOK_S):
-            if not is_shown and _answers(port):
+            if not is_shown and _answers(args.host, port):
                 is_shown = True
-                print_if_read(f"page of all partitions: http://127.0.0.1:{port}/#fleet")
+                print_if_read(f"page of all partitions: {_url(args.host, port, token)}")
             if ending.asked.is_set():
                 print_if_read(f"{ending.name}: stopping, senders first")
                 break
@@ -137,12 +163,25 @@ def _free_port() -> int:
         return port
 
 
-def _answers(port: int) -> bool:
+def _answers(host: str, port: int) -> bool:
     import socket
 
-    with socket.socket() as client:
-        client.settimeout(_LOOK_S)
-        return client.connect_ex(("127.0.0.1", port)) == 0
+    with contextlib.suppress(OSError), socket.create_connection((_here(host), port), _LOOK_S):
+        return True
+    return False
+
+
+def _here(host: str) -> str:
+    """Where a server that listens at `host` is reached from this machine."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+
+
+def _url(host: str, port: int, token: str | None) -> str:
+    from urllib.parse import quote
+
+    shown = f"[{_here(host)}]" if ":" in host else _here(host)
+    asked = "" if token is None else f"?token={quote(token, safe='')}"
+    return f"http://{shown}:{port}/{asked}#fleet"
 
 
 def _ports(plan: Plan, port: int) -> dict[PartId, int]:
@@ -166,16 +205,20 @@ def _summary(fleet: Fleet, folder: Path) -> int:
     from flowrun.runtime.fleet.record import fleet_runs
 
     print_text()
-    for part, why in fleet.failed.items():
-        print_text(f"{part} failed: {why}")
     try:
         runs = fleet_runs(folder)
     except LogError:
         print_text("no log is kept: nothing was recorded")
-        return 1 if fleet.failed else 0
-    parts = dict.fromkeys(it.part for it in runs)
-    print_text(
-        f"  logs:   {folder}  ({counted(len(runs), 'run')} of {counted(len(parts), 'partition')})"
-    )
-    print_text(f"  replay: flowrun replay {shlex.quote(str(folder))}")
-    return 1 if fleet.failed else 0
+    else:
+        parts = dict.fromkeys(it.part for it in runs)
+        print_text(
+            f"  logs:   {folder}  ({counted(len(runs), 'run')} of "
+            f"{counted(len(parts), 'partition')})"
+        )
+        print_text(f"  replay: flowrun replay {shlex.quote(str(folder))}")
+    if not fleet.failed:
+        return 0
+    said = "\n".join(f"{part} failed: {why}" for part, why in fleet.failed.items())
+    sys.stdout.flush()  # where both go into one pipe, the error is the last thing in it
+    print_text(f"error: {said}", file=sys.stderr)
+    return 1

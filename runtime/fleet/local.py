@@ -29,6 +29,8 @@ __all__ = ["COMMAND", "Fleet", "addresses", "ending_order"]
 COMMAND = ("-P", "-m", "flowrun.runtime.cli", "run")
 """Python's arguments. -P: the folder in which the command was started is not one of modules."""
 _KEPT_LINES = 200
+_SEEN_S = 0.5
+"""How long a process has to be there again before that is said."""
 _PORTS = range(20_000, 32_000)
 """Below those that the system gives to clients."""
 _ASKED = 128 + signal.SIGTERM
@@ -200,11 +202,20 @@ class Fleet:
                 why = (why_ended(status, member.lines) or "ended").splitlines()[0]
                 self._say(member.part, f"failed: {why}; starts again in {pause_s:g} s")
                 member.lines.clear()
+                timer = threading.Timer(pause_s + _SEEN_S, self._say_again, [member])
+                timer.daemon = True
+                timer.start()
                 return True
             self._note(member, status)
             return False
 
         return on_end
+
+    def _say_again(self, member: _Member) -> None:
+        with self._lock:
+            if self._stopping or member.status is not None or member.child.status is not None:
+                return
+        self._say(member.part, "started again")
 
     def _failing(self, member: _Member) -> Callable[[OSError], None]:
         def on_failure(error: OSError) -> None:

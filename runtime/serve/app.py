@@ -269,4 +269,5 @@ def _listed(name: str, state: State) -> dict[str, Any]:
         "restart": state.restart,
         "restarts": state.restarts,
         "next_start_s": state.next_start_s,
+        "parts": dict(state.parts),
     }

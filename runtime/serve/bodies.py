@@ -22,6 +22,10 @@ class Listed(Pipeline):
     restart: Restart
     restarts: int = Field(description="How often it was started again by itself.")
     next_start_s: float | None = Field(description="In how many seconds it is, if it is.")
+    parts: dict[str, str] = Field(
+        description="Of a graph with partitions, what has become of each: started, started again, "
+        "ended, failed: why."
+    )
 
 
 class Health(BaseModel):

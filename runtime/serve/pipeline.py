@@ -1,4 +1,5 @@
-r"""One pipeline: a graph as a child process, which runs exactly `flowrun GRAPH`.
+r"""One pipeline: a graph as a child process, which runs exactly `flowrun GRAPH`; one with partitions
+runs `flowrun up GRAPH`, whose children they are.
 
 ```text
              start                      ends well
@@ -12,12 +13,14 @@ r"""One pipeline: a graph as a child process, which runs exactly `flowrun GRAPH`
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import socket
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import quote
@@ -26,6 +29,7 @@ from flowrun.runtime.children.endings import why_ended
 from flowrun.runtime.children.process import ChildProcess
 from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.errors import FlowrunError
+from flowrun.runtime.graph.read import load_graph
 
 __all__ = ["RESTARTS", "Pipeline", "PipelineError", "Place", "Restart", "State"]
 
@@ -35,6 +39,9 @@ RESTARTS: tuple[Restart, ...] = get_args(Restart)
 Phase = Literal["stopped", "running", "stopping", "failed", "waiting"]
 
 _COMMAND = (sys.executable, "-P", "-m", "flowrun.runtime.cli", "run")
+_FLEET_COMMAND = (*_COMMAND[:-1], "up")
+_OF_PART = re.compile(r"(?P<part>\w+/[\w-]+) +\| (?P<what>started again|started|ended|failed: .*)")
+"""What `flowrun up` says of its children."""
 """-P: the folder in which the server was started is not one of modules."""
 _PATIENCE_S = 4.0
 """Seconds that a stopped run has to end. A stop must be answered within 5."""
@@ -56,7 +63,7 @@ class Place:
     say: takes the lines about them, and those that they write.
     root_path: the path below which a proxy has the server; "" for none.
     first_pause_s: seconds to wait before the first restart; doubled each time.
-    command: what runs a graph; the file and options follow.
+    command, fleet_command: what runs a graph, and one with partitions; the file and options follow.
     """
 
     log_dir: Path
@@ -66,6 +73,7 @@ class Place:
     root_path: str = ""
     first_pause_s: float = 1.0
     command: tuple[str, ...] = _COMMAND
+    fleet_command: tuple[str, ...] = _FLEET_COMMAND
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,7 @@ class State:
     restarts: how often that has happened since it was started.
     next_start_s: seconds until it happens next, if it waits for that.
     answers: whether its own server has answered since it was started.
+    parts: of a graph with partitions, what has become of each: "started", "ended", "failed: ...".
     """
 
     phase: Phase
@@ -87,6 +96,7 @@ class State:
     restarts: int = 0
     next_start_s: float | None = None
     answers: bool = False
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -107,6 +117,7 @@ class Pipeline:
         self._next_start_s = 0.0
         self._has_answered = False
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._parts: dict[str, str] = {}
 
     # -- commands -------------------------------------------------------------------------------
 
@@ -172,6 +183,7 @@ class Pipeline:
                 restarts=self._planned_restarts - waits,
                 next_start_s=max(0.0, self._next_start_s - monotonic_s()) if waits else None,
                 answers=answers,
+                parts=dict(self._parts),
             )
 
     def _seen(self) -> tuple[Phase, str | None]:
@@ -192,6 +204,7 @@ class Pipeline:
             self._child, self._phase, self._error = child, "running", None
             self._restart, self._planned_restarts = restart, 0
             self._has_answered = False
+            self._parts = {}
         try:
             child.start()
         except OSError as error:
@@ -210,17 +223,18 @@ class Pipeline:
             self._place.say(f"{self.name}: stopped")
 
     def _new_child(self) -> ChildProcess:
-        place = self._place
-        options = ["--socket", str(self.socket), "--log-dir", str(place.log_dir), "--plain"]
+        place, is_fleet = self._place, _has_partitions(self.path)
+        options = ["--socket", str(self.socket), "--log-dir", str(place.log_dir)]
         options += ["--root-path", f"{place.root_path}/pipelines/{quote(self.name)}"]
+        command = place.fleet_command if is_fleet else place.command
         return ChildProcess(
-            [*place.command, str(self.path), *options],
+            [*command, str(self.path), *options, *(() if is_fleet else ("--plain",))],
             folder=Path.cwd(),
             name=f"flowrun-pipeline-{self.name}",
             env={} if place.token is None else {"FLOWRUN_TOKEN": place.token},
             first_pause_s=place.first_pause_s,
             patience_s=_PATIENCE_S,
-            drop_stdout=True,  # the status, again and again
+            drop_stdout=not is_fleet,  # the status, again and again
             on_line=self._note_line,
         )
 
@@ -230,11 +244,15 @@ class Pipeline:
             self._child.stop()
         with self._lock:
             self._child, self._phase, self._error = None, "stopped", None
+            self._parts = {}
         with contextlib.suppress(OSError):
             self.socket.unlink(missing_ok=True)
 
     def _note_line(self, line: str) -> None:
         self._lines.append(line)
+        if (found := _OF_PART.fullmatch(line)) is not None:
+            with self._lock:
+                self._parts[found["part"]] = found["what"]
         self._place.say(f"{self.name} | {line}")
 
     def _ended(self, status: int, pause_s: float) -> bool:
@@ -269,3 +287,11 @@ class Pipeline:
                 client.connect(str(self.socket))
                 self._has_answered = True
         return self._has_answered
+
+
+def _has_partitions(path: Path) -> bool:
+    """Whether a graph is one of several processes; one with mistakes, which its run lists, is none."""
+    try:
+        return bool(load_graph(path, env=os.environ).partitions)
+    except FlowrunError:
+        return False
