@@ -140,22 +140,27 @@ def bisect_commits(
     options: of `flowrun ci`; paths in them are relative to `folder`.
     folder: of the repository; a commit's replay runs in the same folder of a worktree, which is removed.
 
+    Submodules are those of each commit, as far as the repository has them; hooks do not run.
+
     A commit at which the run cannot be replayed is passed over. `UsageError` for what git does not take,
     and where `bad` gives what was recorded, or `good` does not.
     """
     top = Path(_git(folder, "rev-parse", "--show-toplevel"))
     ends = {name: _commit(folder, name) for name in (good, bad)}
+    _check_order(folder, good=good, bad=bad, ends=ends)
+    modules = _modules(top)
     with _worktree(top, ends[bad]) as tree:
         place = tree / folder.absolute().resolve().relative_to(top.resolve())
         done: dict[str, Trial] = {}
 
         def trial(commit: str, left: int | None) -> Trial:
             name = _git(tree, "log", "-1", "--format=%h %s", commit)
-            change, error = (
-                _replayed([str(run), *options], wanted, place=place, env=_environment(top, tree))
-                if place.is_dir()
-                else (None, "the folder is not there")
-            )
+            change, error = None, _settled(tree, modules)
+            if error is None and not place.is_dir():
+                error = "the folder is not there"
+            if error is None:
+                env = _environment(top, tree)
+                change, error = _replayed([str(run), *options], wanted, place=place, env=env)
             found = done[commit] = Trial(name, change, error, left)
             tell(found)
             return found
@@ -177,7 +182,11 @@ def bisect_commits(
         if done[first].change is None:
             why = done[first].error
             what = f"cannot be replayed: {why}" if why else "is as it was recorded"
-            raise UsageError(f"at {bad} the run {what}; --bad takes a commit at which it is not")
+            is_changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+            more = "; what is not committed is not tried" if is_changed else ""
+            raise UsageError(
+                f"at {bad} the run {what}; --bad takes a commit at which it is not{more}"
+            )
         before = _git(tree, "rev-list", "--parents", "-n", "1", first).split()[1:]
         if ends[good] in before:
             _git(tree, "checkout", "--quiet", "--detach", ends[good])
@@ -248,7 +257,7 @@ def _change(it: dict[str, Any]) -> Change:
 def _git(folder: Path, *arguments: str, may_fail: bool = False) -> str:
     try:
         done = subprocess.run(  # noqa: S603
-            ["git", *arguments],  # noqa: S607  # the user's own
+            ["git", "-c", f"core.hooksPath={os.devnull}", *arguments],  # noqa: S607  # the user's own
             cwd=folder,
             env={**_outside_hooks(), "LC_ALL": "C"},
             capture_output=True,
@@ -259,7 +268,8 @@ def _git(folder: Path, *arguments: str, may_fail: bool = False) -> str:
         raise UsageError(f"git cannot be run: {error.strerror}") from None
     if done.returncode and not may_fail:
         said = done.stderr.strip().partition("\n")[0].removeprefix("fatal: ")
-        raise UsageError(f"git {arguments[0]}: {said or f'exit status {done.returncode}'}")
+        command = next((it for it in arguments if it.isalpha()), arguments[0])
+        raise UsageError(f"git {command}: {said or f'exit status {done.returncode}'}")
     return done.stdout.strip()
 
 
@@ -271,19 +281,64 @@ def _commit(folder: Path, name: str) -> str:
         may_fail=True,
     )
     if not found:
-        raise UsageError(f"{name!r}: the repository has no such commit")
+        is_shallow = _git(folder, "rev-parse", "--is-shallow-repository") == "true"
+        more = "; it is a shallow clone: git fetch --unshallow gets them all" if is_shallow else ""
+        raise UsageError(f"{name!r}: the repository has no such commit{more}")
     return found
+
+
+def _check_order(folder: Path, *, good: str, bad: str, ends: dict[str, str]) -> None:
+    if ends[good] == ends[bad]:
+        raise UsageError(
+            f"{good} and {bad} are the same commit; --good takes one before it, at which the run is as "
+            "it was recorded"
+        )
+    if _git(folder, "merge-base", ends[good], ends[bad], may_fail=True) == ends[bad]:
+        raise UsageError(f"--good {good} comes after --bad {bad}; expected it before")
 
 
 @contextmanager
 def _worktree(top: Path, commit: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="flowrun-bisect-") as folder:
         tree = Path(folder, "tree")
-        _git(top, "worktree", "add", "--quiet", "--detach", str(tree), commit)
         try:
+            _git(top, "worktree", "add", "--quiet", "--detach", str(tree), commit)
             yield tree
         finally:
             _git(top, "worktree", "remove", "--force", str(tree), may_fail=True)
+
+
+def _modules(top: Path) -> list[str]:
+    """What git has to know to take submodules from the repository itself, where they are: their remotes
+    may be out of reach, and their commits there already."""
+    folder = Path(_git(top, "rev-parse", "--path-format=absolute", "--git-common-dir"), "modules")
+    keys = _git(
+        top,
+        "config",
+        "--local",
+        "--name-only",
+        "--get-regexp",
+        r"^submodule\..*\.url$",
+        may_fail=True,
+    )
+    found = []
+    for key in keys.splitlines():
+        module = folder / key.removeprefix("submodule.").removesuffix(".url")
+        found += ["-c", f"{key}={module}"] if module.is_dir() else []
+    return found
+
+
+def _settled(tree: Path, modules: Sequence[str]) -> str | None:
+    """Have the worktree hold what its commit does, and nothing else: bytecode of the commit before would
+    count as that of a file of the same size. Why it cannot; None if it does."""
+    try:
+        _git(tree, "clean", "--quiet", "-ffdx")
+        if modules:
+            local = ("-c", "protocol.file.allow=always", *modules)
+            _git(tree, *local, "submodule", "--quiet", "update", "--init", "--recursive", "--force")
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def _environment(top: Path, tree: Path) -> dict[str, str]:

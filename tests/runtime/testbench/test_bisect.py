@@ -101,7 +101,6 @@ def test_commits_that_cannot_be_replayed_are_passed_over(repository, monkeypatch
         (65, ("HEAD~64", "HEAD"), "at HEAD the run is as it was recorded"),
         (0, ("HEAD~64", "HEAD"), "at HEAD~64 the run is not as it was recorded either"),
         (9, ("nix", "HEAD"), "'nix': the repository has no such commit"),
-        (9, ("HEAD", "HEAD~9"), "git bisect: "),
     ],
 )
 def test_ends_that_are_none_are_refused(repository, monkeypatch, first, ends, said):
@@ -114,6 +113,128 @@ def test_ends_that_are_none_are_refused(repository, monkeypatch, first, ends, sa
 def test_a_folder_that_is_no_repository_is_refused(tmp_path):
     with pytest.raises(UsageError, match="git rev-parse: not a git repository"):
         commits_of(tmp_path)
+
+
+def replays_of(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """In place of a replay: it differs where the file `name` begins with bad."""
+
+    def replayed(arguments, wanted, *, place, env):
+        try:
+            said = (place / name).read_text()
+        except OSError:
+            return None, f"there is no {name}"
+        assert not list(place.rglob("*.pyc"))
+        (place / "left.pyc").write_text("of this commit")
+        return (CHANGE if said.startswith("bad") else None), None
+
+    monkeypatch.setattr(bisect, "_replayed", replayed)
+
+
+def committed(folder: Path, name: str, *texts: str) -> None:
+    for text in texts:
+        (folder / name).write_text(text)
+        git(folder, "add", "-A")
+        git(folder, "commit", "-qm", text)
+
+
+def test_submodules_are_those_of_each_commit_and_need_no_remote(tmp_path, monkeypatch):
+    lib, own = tmp_path / "lib", tmp_path / "own"
+    for folder in (lib, own):
+        folder.mkdir()
+        git(folder, "init", "-q")
+    committed(lib, "said", "ok 0")
+    local = ("-c", "protocol.file.allow=always")
+    git(own, *local, "submodule", "--quiet", "add", str(lib), "a sub")
+    git(own, "commit", "-qm", "ok 0")
+    for text in ("ok 1", "ok 2", "bad 3", "bad 4"):
+        committed(lib, "said", text)
+        git(own / "a sub", *local, "pull", "-q")
+        git(own, "commit", "-qam", text)
+    lib.rename(tmp_path / "out of reach")
+    config = (own / ".git" / "config").read_text()
+    replays_of(monkeypatch, "a sub/said")
+    found, _ = commits_of(own, "HEAD~4")
+    assert found.first is not None
+    assert found.first.name.endswith(" bad 3")
+    assert (own / ".git" / "config").read_text() == config
+
+
+def test_what_is_not_committed_and_hooks_play_no_part(tmp_path, monkeypatch):
+    git(tmp_path, "init", "-q")
+    committed(tmp_path, "said", "ok 0", "ok 1", "bad 2", "bad 3")
+    hook = tmp_path / ".git" / "hooks" / "post-checkout"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    replays_of(monkeypatch, "said")
+    found, _ = commits_of(tmp_path, "HEAD~3")
+    assert found.first is not None
+    assert found.first.name.endswith(" bad 2")
+    (tmp_path / "said").write_text("bad, not committed")
+    with pytest.raises(UsageError) as error:
+        bisect_commits(
+            Path("/run"), [], folder=tmp_path, good="HEAD~3", bad="HEAD~2", wanted=Wanted(), tell=id
+        )
+    assert str(error.value) == (
+        "at HEAD~2 the run is as it was recorded; --bad takes a commit at which it is not; what is not "
+        "committed is not tried"
+    )
+    assert (tmp_path / "said").read_text() == "bad, not committed"
+
+
+def test_a_merge_is_searched_on_both_sides(tmp_path, monkeypatch):
+    git(tmp_path, "init", "-q", "-b", "main")
+    committed(tmp_path, "said", "ok 0")
+    git(tmp_path, "checkout", "-qb", "side")
+    committed(tmp_path, "other", "side 1")
+    committed(tmp_path, "said", "bad on the side")
+    git(tmp_path, "checkout", "-q", "main")
+    committed(tmp_path, "third", "main 1")
+    git(tmp_path, "merge", "-q", "--no-ff", "-m", "merge", "side")
+    replays_of(monkeypatch, "said")
+    found, _ = commits_of(tmp_path, "HEAD~2")
+    assert found.first is not None
+    assert found.first.name.endswith(" bad on the side")
+
+
+def test_a_shallow_clone_says_what_it_lacks(tmp_path, monkeypatch):
+    whole, clone = tmp_path / "whole", tmp_path / "clone"
+    whole.mkdir()
+    git(whole, "init", "-q")
+    committed(whole, "said", "ok 0", "ok 1", "ok 2", "bad 3", "bad 4")
+    git(tmp_path, "clone", "-q", "--depth", "3", whole.as_uri(), str(clone))
+    replays_of(monkeypatch, "said")
+    found, _ = commits_of(clone, "HEAD~2")
+    assert found.first is not None
+    assert found.first.name.endswith(" bad 3")
+    with pytest.raises(UsageError) as error:
+        commits_of(clone, "HEAD~4")
+    assert str(error.value) == (
+        "'HEAD~4': the repository has no such commit; it is a shallow clone: git fetch --unshallow gets "
+        "them all"
+    )
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "said"),
+    [
+        (
+            "HEAD",
+            "HEAD",
+            (
+                "HEAD and HEAD are the same commit; --good takes one before it, at which the run is as "
+                "it was recorded"
+            ),
+        ),
+        ("HEAD", "HEAD~1", "--good HEAD comes after --bad HEAD~1; expected it before"),
+    ],
+)
+def test_ends_in_the_wrong_order_are_refused(tmp_path, good, bad, said):
+    git(tmp_path, "init", "-q")
+    committed(tmp_path, "said", "ok 0", "bad 1")
+    with pytest.raises(UsageError) as error:
+        commits_of(tmp_path, good, bad)
+    assert str(error.value) == said
 
 
 def test_the_first_of_several_values_is_found(monkeypatch):
