@@ -79,23 +79,26 @@ def _code_of(plan: Plan) -> dict[str, str]:
     for task in plan.graph.tasks:
         modules.update(task.task_class.code(task.config))
     modules = {name for name in modules if not name.startswith("flowrun.")}
-    if not modules:
-        return {}
-    packages = _packages()
     main = name_of_main()[0] or _MAIN
     found: dict[str, str] = {}
     for name in sorted({main if name == _MAIN else name for name in modules}):
-        distributions = packages.get(name.partition(".")[0])
-        if distributions:
-            found |= {f"{_VERSION}{it}": _version(it) for it in distributions}
-            continue
         module = sys.modules.get(_MAIN if name == main else name)
         path = getattr(module, "__file__", None)
-        if path is not None and Path(path).is_file():
+        installed = path is not None and _is_installed(path)
+        distributions = _packages().get(name.partition(".")[0]) if installed else None
+        if distributions:
+            found |= {f"{_VERSION}{it}": _version(it) for it in distributions}
+        elif path is not None and Path(path).is_file():
             found[f"{_CODE}{name}"] = _sha256(Path(path).read_bytes())
         elif name == _MAIN:
             found[f"{_CODE}{name}"] = _sha256("\n".join(_sources(plan, name)).encode())
     return found
+
+
+def _is_installed(path: str) -> bool:
+    """Whether a file is in one of the folders that pip installs into."""
+    file = Path(path).absolute()
+    return any(file.is_relative_to(Path(folder).absolute()) for folder, _ in installation())
 
 
 def _sources(plan: Plan, module: str) -> Iterator[str]:
