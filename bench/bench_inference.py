@@ -33,7 +33,8 @@ import structlog
 from flowrun.msgs import ImageRgb8Msg
 from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.broadcast import Broadcast
-from flowrun.runtime.task import Context, CycleTime
+from flowrun.runtime.context import CycleTime
+from flowrun.runtime.task import Context
 from flowrun.tasks.backends.chat import chat_request
 from flowrun.tasks.backends.openai import OpenAIBackend
 from flowrun.tasks.backends.settings import OpenAISettings

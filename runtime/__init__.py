@@ -17,6 +17,7 @@
 | `pictures/`                                        | pictures in a log                              |
 | `children/`                                        | processes that end with flowrun                |
 | `task.py`, `testing.py`, `pytest_plugin.py`        | what authors of tasks use                      |
+| `context.py`, `task_config.py`, `health.py`        | what `task.py` gives them: `ctx`, a config     |
 | `broadcast.py`, `events.py`                        | what sinks show; what happens besides messages |
 | `live_video.py`                                    | a camera's newest packets, for viewers         |
 | `clock.py`, `errors.py`                            | the clocks; every error that a user can meet   |

@@ -17,6 +17,7 @@ from typing import Any
 from flowrun.msgs.fields import MessageTypeError
 from flowrun.msgs.message import Message
 from flowrun.runtime.broadcast import Broadcast
+from flowrun.runtime.context import ActorFunctions, CycleTime, SourceFunctions
 from flowrun.runtime.engine.background import BackgroundTask
 from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.instances import Instance, make_instances
@@ -36,7 +37,7 @@ from flowrun.runtime.graph.spec import (
     RuntimeSpec,
     TaskSpec,
 )
-from flowrun.runtime.task import ActorFunctions, CycleTime, SourceFunctions, State, Task, TaskConfig
+from flowrun.runtime.task import State, Task, TaskConfig
 
 __all__ = ["Alone", "SourceEnds"]
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flowrun.msgs.message import Message
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.instances import Instance, interrupt_task
 from flowrun.runtime.engine.policy import ErrorPolicy, FailedInPhase, restart_task
 from flowrun.runtime.engine.rates import Rate
@@ -35,7 +36,7 @@ from flowrun.runtime.graph.config import changed_keys
 from flowrun.runtime.graph.plan import Step
 from flowrun.runtime.graph.spec import ThreadSpec
 from flowrun.runtime.interrupts import is_users
-from flowrun.runtime.task import CycleTime, TaskConfig
+from flowrun.runtime.task import TaskConfig
 from flowrun.runtime.threads import settle
 
 _SHADOW_NICE = 10

@@ -34,6 +34,7 @@ from typing import Any, Protocol
 from flowrun.msgs.fields import LatePublishError, MessageTypeError
 from flowrun.msgs.message import Message
 from flowrun.runtime.clock import ticks_ns
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.background import bind_background
 from flowrun.runtime.engine.compiled import compile_cycle
 from flowrun.runtime.engine.instances import Instance, changed_config
@@ -62,7 +63,7 @@ from flowrun.runtime.errors import InternalError, MessageMisused, RecordedError,
 from flowrun.runtime.events import OUTSIDE, Event, Failed, Injected, Set, Switched
 from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.interrupts import is_users
-from flowrun.runtime.task import Context, CycleTime
+from flowrun.runtime.task import Context
 
 __all__ = ["Cycle", "CycleLog", "Failure"]
 

@@ -17,6 +17,7 @@ import msgpack
 
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.clock import Clock
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.background import (
     BackgroundWorker,
     Job,
@@ -49,7 +50,7 @@ from flowrun.runtime.events import Assigned, Failed
 from flowrun.runtime.graph.bind import live_keys
 from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.interrupts import Interrupted
-from flowrun.runtime.task import CycleTime, Playback, State
+from flowrun.runtime.task import Playback, State
 from flowrun.runtime.threads import settled
 
 __all__ = ["Executor", "StartInterrupted", "Timing"]

@@ -9,19 +9,13 @@ from typing import Any
 import structlog
 
 from flowrun.runtime.broadcast import Broadcast
+from flowrun.runtime.context import ActorFunctions, CycleTime, SourceFunctions
 from flowrun.runtime.errors import FlowrunError, TaskDefinitionError, TaskError, UsageError, worded
 from flowrun.runtime.graph.bind import BoundTask, live_keys
 from flowrun.runtime.graph.config import changed_keys, check_values
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.interrupts import is_users
-from flowrun.runtime.task import (
-    ActorFunctions,
-    Context,
-    CycleTime,
-    SourceFunctions,
-    Task,
-    TaskConfig,
-)
+from flowrun.runtime.task import Context, Task, TaskConfig
 
 __all__ = [
     "COMPUTES_ON",

@@ -25,6 +25,7 @@ from typing import Any, Protocol, TypeVar, cast
 from flowrun.msgs.image import UnseenPacket
 from flowrun.msgs.message import Message
 from flowrun.runtime.clock import Clock, ManualClock
+from flowrun.runtime.context import ActorFunctions, CycleTime, SourceFunctions
 from flowrun.runtime.engine.background import BackgroundTask
 from flowrun.runtime.engine.instances import Instance
 from flowrun.runtime.engine.pairing import Arrivals
@@ -44,7 +45,7 @@ from flowrun.runtime.events import (
     Switched,
 )
 from flowrun.runtime.graph.plan import Step
-from flowrun.runtime.task import ActorFunctions, CycleTime, Playback, SourceFunctions, State
+from flowrun.runtime.task import Playback, State
 
 __all__ = ["Due", "LiveOutside", "Outside"]
 

@@ -32,12 +32,13 @@ from types import TracebackType
 from typing import Any
 
 from flowrun.msgs.message import Message
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.instances import Instance
 from flowrun.runtime.errors import RecordedError, worded
 from flowrun.runtime.events import Event, Failed, Restarted
 from flowrun.runtime.graph.config import changed_keys
 from flowrun.runtime.interrupts import is_users
-from flowrun.runtime.task import CycleTime, TaskConfig
+from flowrun.runtime.task import TaskConfig
 from flowrun.runtime.wording import mask_secrets, storable
 
 __all__ = [

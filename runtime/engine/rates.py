@@ -6,9 +6,9 @@ Both depend only on the cycle's number and its time, so a replay runs the task i
 from __future__ import annotations
 
 from flowrun.runtime.clock import next_due
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.record import Gate
 from flowrun.runtime.graph.plan import Step
-from flowrun.runtime.task import CycleTime
 
 __all__ = ["Rate", "RatedGate", "is_rated", "rate_of"]
 

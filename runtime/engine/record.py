@@ -16,9 +16,10 @@ from typing import Any, NamedTuple, Protocol
 from flowrun.msgs.envelope import Envelope
 from flowrun.msgs.fields import LatePublishError
 from flowrun.msgs.message import Message
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.errors import MessageMisused, WrongReturnError
 from flowrun.runtime.graph.plan import Plan, Step
-from flowrun.runtime.task import Context, CycleTime, Task
+from flowrun.runtime.task import Context, Task
 from flowrun.runtime.wording import with_article
 
 __all__ = [

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Mapping
 
 from flowrun.runtime.clock import Clock, ManualClock
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.outside import LiveOutside
 from flowrun.runtime.engine.pairing import Arrivals, wait_until
 from flowrun.runtime.engine.rates import Rate
-from flowrun.runtime.task import CycleTime
 
 __all__ = ["IDLE_POLL_NS", "Waiting"]
 

@@ -37,7 +37,8 @@ from flowrun.runtime.graph.spec import UNKNOWN, ConnectionSpec, GraphSpec, TaskS
 from flowrun.runtime.graph.stale import forget_changed, note_loaded
 from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.places import place_of, place_of_code
-from flowrun.runtime.task import LiveMarker, Task, TaskConfig
+from flowrun.runtime.task import Task, TaskConfig
+from flowrun.runtime.task_config import LiveMarker
 from flowrun.runtime.threads import refused_affinity, refused_nice
 from flowrun.runtime.wording import listed, mask_secrets, nearest
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.clock import Clock, ManualClock, monotonic_s
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.errors import FlowrunError, worded
 from flowrun.runtime.events import Assigned
 from flowrun.runtime.graph.boundary import Boundary
@@ -35,7 +36,7 @@ from flowrun.runtime.links.wire import Keys, Peer, Stream, graph_key
 from flowrun.runtime.links.zenoh import ZenohTransport, config_of, open_zenoh
 from flowrun.runtime.log.committed import CommittedCycles
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.task import CycleTime, Message, Task
+from flowrun.runtime.task import Message, Task
 
 __all__ = ["LinkError", "Links", "open_transport", "streams_of"]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flowrun.msgs.message import Message
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.background import (
     Job,
     Jobs,
@@ -21,7 +22,6 @@ from flowrun.runtime.engine.keyframes import freeze_after, restored_config, thaw
 from flowrun.runtime.errors import RecordedError
 from flowrun.runtime.events import Failed
 from flowrun.runtime.graph.plan import Step
-from flowrun.runtime.task import CycleTime
 
 __all__ = ["RecordedBackground"]
 

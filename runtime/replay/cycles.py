@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 from flowrun.msgs.difference import FieldDifference
 from flowrun.msgs.display import html_fields, html_table
 from flowrun.msgs.message import Message
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.instances import Instance, make_instances
 from flowrun.runtime.engine.keyframes import THAW, restored_config, thaw_task
@@ -45,7 +46,7 @@ from flowrun.runtime.replay.compare import (
 from flowrun.runtime.replay.faults import Changes
 from flowrun.runtime.replay.hints import hint_of, says_another_address
 from flowrun.runtime.replay.recorded import RecordedOutside
-from flowrun.runtime.task import CycleTime, Task
+from flowrun.runtime.task import Task
 
 __all__ = ["CycleReplay", "ReplayReport"]
 

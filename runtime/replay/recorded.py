@@ -12,6 +12,7 @@ import msgpack
 
 from flowrun.msgs.fields import MessageTypeError
 from flowrun.msgs.message import Message
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.instances import Instance
 from flowrun.runtime.engine.policy import FailedInPhase, SkipCycle, restart_task
 from flowrun.runtime.engine.record import ALWAYS, Gate, StepCall
@@ -36,7 +37,6 @@ from flowrun.runtime.log.slab.format import CODEC, CONTROL_TOPIC, NO_PAYLOAD, PA
 from flowrun.runtime.replay.background import RecordedBackground
 from flowrun.runtime.replay.compare import Recorded
 from flowrun.runtime.replay.migrate import Migration, migration_of, recorded_fields
-from flowrun.runtime.task import CycleTime
 
 __all__ = ["RecordedOutside"]
 

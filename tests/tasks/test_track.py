@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from flowrun.msgs import DetectionsMsg, TracksMsg
 from flowrun.msgs.fields import array_from_map, array_to_map
 from flowrun.runtime.broadcast import Broadcast
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.errors import GraphError
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.read import parse_graph
-from flowrun.runtime.task import Context, CycleTime
+from flowrun.runtime.task import Context
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.track import Track
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from flowrun.msgs import IntMsg
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.alone import SourceEnds
-from flowrun.runtime.task import Context, CycleTime, Output, Task
+from flowrun.runtime.task import Context, Output, Task
 from flowrun.runtime.testing import run_task
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from flowrun.msgs import LatePublishError
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.background import (
     BackgroundWorker,
     Jobs,
@@ -23,7 +24,6 @@ from flowrun.runtime.engine.policy import FailedInPhase
 from flowrun.runtime.engine.rates import Rate
 from flowrun.runtime.events import Replaced
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.task import CycleTime
 from support.engine_tasks import run_held
 from support.helpers import controls, plan_of, replay_from_everywhere, until, values
 

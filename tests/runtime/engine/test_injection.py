@@ -14,6 +14,7 @@ import pytest
 
 from flowrun.msgs import BytesMsg, DetectionsMsg, FloatMsg, ImageRgb8Msg, IntMsg, Message
 from flowrun.runtime.clock import LiveClock
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.injection import injected_message
 from flowrun.runtime.engine.outside import LiveOutside
 from flowrun.runtime.errors import UnknownPort, UsageError
@@ -22,7 +23,6 @@ from flowrun.runtime.graph.plan import Slot
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
-from flowrun.runtime.task import CycleTime
 from support.helpers import GridMsg, controls, plan_of, replay_from_everywhere, run_hooked, values
 
 GRAPH = "n=Hooked(limit: 8); x=Scale; sum=Sum", "n > x; x > sum.a"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from flowrun.runtime.broadcast import Broadcast
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.instances import changed_config, make_instances, start_all
 from flowrun.runtime.errors import TaskError, UsageError
-from flowrun.runtime.task import CycleTime
 from support.helpers import plan_of
 
 

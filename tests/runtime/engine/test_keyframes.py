@@ -10,6 +10,7 @@ import pytest
 from pydantic import field_serializer
 
 from flowrun.msgs import IntMsg
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.background import Job, Jobs, JobState
 from flowrun.runtime.engine.instances import make_instances
 from flowrun.runtime.engine.keyframes import (
@@ -23,7 +24,7 @@ from flowrun.runtime.engine.keyframes import (
     unpack_keyframe,
 )
 from flowrun.runtime.engine.rates import Rate
-from flowrun.runtime.task import Context, CycleTime, Input, Live, Task, TaskConfig
+from flowrun.runtime.task import Context, Input, Live, Task, TaskConfig
 from support.helpers import Scale, Sum, plan_of
 
 NO_SECRETS: frozenset[str] = frozenset()

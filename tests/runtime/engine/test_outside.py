@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from flowrun.runtime.clock import Clock, LiveClock, ManualClock
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.instances import Instance, make_instances
 from flowrun.runtime.engine.outside import Due, LiveOutside
 from flowrun.runtime.events import Dropped, EndOfSource, Event, Set, SourceState
-from flowrun.runtime.task import CycleTime
 from support.helpers import plan_of
 
 

@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.outside import LiveOutside
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.events import Switched
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
-from flowrun.runtime.task import CycleTime
 from support.helpers import controls, plan_of, run_hooked, values
 
 TWO = "a=Hooked(limit: 10); b=Numbers(limit: 8); x=Scale"

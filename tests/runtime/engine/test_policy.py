@@ -8,6 +8,7 @@ import pytest
 
 from flowrun.msgs import IntMsg
 from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.instances import make_instances
 from flowrun.runtime.engine.policy import (
     ErrorPolicy,
@@ -25,7 +26,7 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
-from flowrun.runtime.task import Context, CycleTime, Input, Output, Task, TaskConfig
+from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
 from support import helpers
 from support.helpers import START_NS, Flaky, plan_of
 

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 
 from flowrun.runtime.clock import ManualClock, next_due
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.executor import Executor
 from flowrun.runtime.engine.rates import Rate, RatedGate, is_rated
 from flowrun.runtime.engine.record import ALWAYS
 from flowrun.runtime.errors import GraphError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.replay import Replay
-from flowrun.runtime.task import CycleTime
 from support.helpers import START_NS, plan_of, record
 
 MS = 1_000_000

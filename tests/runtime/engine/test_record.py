@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from flowrun.msgs import IntMsg, LatePublishError
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.instances import make_instances
 from flowrun.runtime.engine.record import (
     ALWAYS,
@@ -19,7 +20,6 @@ from flowrun.runtime.engine.record import (
     refuse_returned,
 )
 from flowrun.runtime.errors import MessageMisused, WrongReturnError
-from flowrun.runtime.task import CycleTime
 from support.helpers import plan_of
 from support.message_tasks import BagMsg
 

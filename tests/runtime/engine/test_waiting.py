@@ -9,12 +9,12 @@ import time
 import pytest
 
 from flowrun.runtime.clock import LiveClock, ManualClock
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.executor import Executor
 from flowrun.runtime.engine.outside import Due, LiveOutside
 from flowrun.runtime.engine.rates import Rate
 from flowrun.runtime.engine.waiting import IDLE_POLL_NS, Waiting
 from flowrun.runtime.run.live import Run
-from flowrun.runtime.task import CycleTime
 from support.helpers import plan_of, until
 
 

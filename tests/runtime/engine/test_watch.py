@@ -7,11 +7,11 @@ import gc
 import numpy as np
 import pytest
 
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.instances import make_instances
 from flowrun.runtime.engine.record import ALWAYS, call_process, make_record
 from flowrun.runtime.engine.watch import Kept, KeptInputs, MessageWatch
 from flowrun.runtime.errors import MessageMisused
-from flowrun.runtime.task import CycleTime
 from support.helpers import plan_of
 
 ARRAY = "'row' of its input 'bag'"

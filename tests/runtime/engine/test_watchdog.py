@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import pytest
 
 from flowrun.runtime.clock import LiveClock
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine import watchdog
 from flowrun.runtime.engine.instances import make_instances
 from flowrun.runtime.engine.watchdog import Late, Watchdog
 from flowrun.runtime.engine.whereabouts import Call
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.run.live import Run
-from flowrun.runtime.task import CycleTime
 from support.engine_tasks import Hangs
 from support.helpers import plan_of, until
 

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import msgpack
 import pytest
 
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.errors import ReplayError, UsageError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay import recorded as module
 from flowrun.runtime.replay.background import RecordedBackground
 from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
-from flowrun.runtime.task import CycleTime, TaskConfig
+from flowrun.runtime.task import TaskConfig
 from support import helpers
 from support.determinism import messages_of
 from support.helpers import START_NS, controls, plan_of, record, run_hooked, until

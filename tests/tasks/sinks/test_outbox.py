@@ -7,7 +7,8 @@ import threading
 import pytest
 from structlog.testing import capture_logs
 
-from flowrun.runtime.task import ActorFunctions, Context, CycleTime
+from flowrun.runtime.context import ActorFunctions, CycleTime
+from flowrun.runtime.task import Context
 from flowrun.tasks.sinks.outbox import Complaints, Outbox
 
 
