@@ -16,17 +16,15 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import ValidationError
-
 from flowrun.msgs.message import Message
 from flowrun.runtime.api.naming import name_of
+from flowrun.runtime.api.node import Added, End, Node
+from flowrun.runtime.api.untyped import Found, Untyped
 from flowrun.runtime.atomic import whole_file
 from flowrun.runtime.callers import Caller, caller
 from flowrun.runtime.errors import FlowrunError, GraphError, Location, Problem, UsageError
@@ -35,7 +33,6 @@ from flowrun.runtime.graph.find import find_task_class, given_class, task_types
 from flowrun.runtime.graph.keys import TASK, key_names
 from flowrun.runtime.graph.partitions import without_partition
 from flowrun.runtime.graph.plan import Plan, plan_read
-from flowrun.runtime.graph.ports import Port, has_more_ports, ports_for
 from flowrun.runtime.graph.scripts import leave_import
 from flowrun.runtime.graph.spec import IDENTIFIER, UNKNOWN
 from flowrun.runtime.graph.stale import changed_modules, note_loaded
@@ -47,99 +44,13 @@ if TYPE_CHECKING:
     from flowrun.runtime.api.running import LiveRun
     from flowrun.runtime.run.live import RunResult
 
-__all__ = ["End", "Graph", "Node"]
+__all__ = ["Graph"]
 
 _Path = tuple[str | int, ...]
 _Place = Callable[[_Path], Location]
-_Change = Callable[["_Added", Mapping[str, Any] | None, Mapping[str, Any], Caller], None]
 _YAML_END = "...\n"
 """What ends a document that is a scalar."""
 _TASK_KEYS = tuple(name for name in key_names(TASK) if name not in ("id", "type", "config"))
-
-
-class End:
-    """A port of a task: one end of a connection, as `task.port` gives it."""
-
-    def __init__(self, node: Node, port: str) -> None:
-        self.node = node
-        self.port = port
-
-    def __repr__(self) -> str:
-        return f"<port {self}>"
-
-    def __str__(self) -> str:
-        return f"{self.node.id}.{self.port}"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Added:
-    """What a graph knows of one of its tasks.
-
-    found: its class; None where there is none, which is reported with all else.
-    """
-
-    item: Item
-    found: type[Task] | None
-
-    @property
-    def id(self) -> str:
-        return str(self.item.said["id"])
-
-    @property
-    def ports(self) -> tuple[Port, ...] | None:
-        """None where they cannot be known."""
-        if self.found is None:
-            return None
-        try:
-            config = None
-            if has_more_ports(self.found):
-                with suppress(ValidationError):
-                    config = self.found.Config.model_validate(self.item.said.get("config", {}))
-            return ports_for(self.found, config)
-        except FlowrunError:
-            return None
-
-
-class Node:
-    """A task of a graph. Its ports are its attributes: `node.answer`; also `node["answer"]`, which works
-    for a port that is called like a method.
-
-    id: the task's id.
-    """
-
-    def __init__(self, added: _Added, change: _Change) -> None:
-        self._added = added
-        self._change = change
-
-    @property
-    def id(self) -> str:
-        return self._added.id
-
-    def update(self, *, config: Mapping[str, Any] | None = None, **keys: Any) -> None:
-        """Change what `Graph.add` was given, key by key: of the task, and of its config."""
-        self._change(self._added, config, keys, caller())
-
-    def __getattr__(self, name: str) -> End:
-        if name.startswith("_"):  # Python, and notebooks, ask for such names
-            raise AttributeError(name)
-        ports = self._added.ports
-        if ports is not None and name not in (names := [port.name for port in ports]):
-            raise AttributeError(
-                f"task {self.id!r} has no port {name!r}; its ports: {listed(names)}"
-                + nearest(name, names)
-            )
-        return End(self, name)
-
-    def __getitem__(self, port: str) -> End:
-        return End(self, port)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *(port.name for port in self._added.ports or ())})
-
-    def __repr__(self) -> str:
-        ports = self._added.ports or ()
-        ends = (f"{port.name}: {port.direction} {port.message_type.__name__}" for port in ports)
-        return f"<task {self.id!r}, {self._added.item.said['type']}: {listed(ends)}>"
 
 
 class Graph:
@@ -160,8 +71,8 @@ class Graph:
     def __init__(self, name: str = "graph", **sections: Any) -> None:
         called = caller()
         self._declared = Declared(name, called.folder / f"{name}.yaml", called.place())
-        self._nodes: dict[Node, _Added] = {}
-        self._untyped: list[_Untyped] = []
+        self._nodes: dict[Node, Added] = {}
+        self._untyped: list[Untyped] = []
         if not re.fullmatch(r"[\w][\w.-]*", name):
             text = f"a graph's name is letters, digits, '_', '-' and '.'; got {name!r}"
             self._declared.problems.append(Problem(called.place("name", 0), text))
@@ -254,7 +165,7 @@ class Graph:
                 f"a task is a class that derives from Task, a function, or a name; got {task!r:.60}"
             )
             item.note(("type",), said)
-        added = _Added(item, found)
+        added = Added(item, found)
         self._declared.tasks.append(item)
         given = {name: value for name, value in keys.items() if value is not None}
         self._say(added, config, given | settings, called)
@@ -288,7 +199,7 @@ class Graph:
             said["link"] = link
         item = item_of(said, called, {"src": 0, "dst": 1})
         if msg is None:
-            self._untyped.append(_Untyped(item, *ends))
+            self._untyped.append(Untyped(item, *ends))
         elif not isinstance(msg, str):
             item.given = msg
         self._declared.connections.append(item)
@@ -451,9 +362,9 @@ class Graph:
         self._declared = declared
         for item in declared.tasks:
             found, _ = self._class_of(item.said["type"])
-            self._node_of(_Added(item, found))
+            self._node_of(Added(item, found))
 
-    def _node_of(self, added: _Added) -> Node:
+    def _node_of(self, added: Added) -> Node:
         node = Node(added, self._say)
         self._nodes[node] = added
         return node
@@ -527,7 +438,7 @@ class Graph:
 
     def _say(
         self,
-        added: _Added,
+        added: Added,
         config: Mapping[str, Any] | None,
         keys: Mapping[str, Any],
         called: Caller,
@@ -568,7 +479,7 @@ class Graph:
         item.place = partial(_first_place, changed, said.place, item.place)
         self._changed()
 
-    def _end(self, end: Node | End | str, direction: Literal["input", "output"]) -> _Found:
+    def _end(self, end: Node | End | str, direction: Literal["input", "output"]) -> Found:
         port: str | None = None
         if isinstance(end, End):
             node, port = end.node, end.port
@@ -578,11 +489,11 @@ class Graph:
             task, _, port = str(end).partition(".")
             known = next((it for it in self._nodes if it.id == task), None)
             if known is None:
-                return _Found(task, port or None, (), is_only=True)
+                return Found(task, port or None, (), is_only=True)
             node = known
         ports = tuple(it for it in self._nodes[node].ports or () if it.direction == direction)
         fitting = tuple(it for it in ports if port in (None, "", it.name))
-        return _Found(node.id, port or None, fitting, is_only=len(ports) == 1)
+        return Found(node.id, port or None, fitting, is_only=len(ports) == 1)
 
     def _unnamed(self) -> Iterator[tuple[Item, str]]:
         for item in (*self._declared.tasks, *self._declared.connections):
@@ -592,83 +503,8 @@ class Graph:
                     yield item, lacks
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """One end of a connection as it was given.
-
-    port: None where only the task was given.
-    ports: those that it may be; none where they are not known.
-    is_only: whether the task has no others of their direction.
-    """
-
-    task: str
-    port: str | None
-    ports: tuple[Port, ...]
-    is_only: bool
-
-    def said(self, chosen: Port | None = None) -> str:
-        """What a graph file says: with the port, where the task has several."""
-        port = self.port
-        if port is None and chosen is not None and not self.is_only:
-            port = chosen.name
-        return self.task if port is None else f"{self.task}.{port}"
-
-
 def _is_task(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, Task) and value is not Task
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Untyped:
-    """A connection of which no message was given."""
-
-    item: Item
-    src: _Found
-    dst: _Found
-
-    def find(self, classes: dict[tuple[str, str], type[Message]], *, guess: bool) -> bool:
-        """Set what flows through it, if that is known: where one output fits one input.
-
-        classes: of the ports that take any message, by task and type variable; a class that this
-            connection tells is added.
-        guess: whether to take the class of an end that has one port, where no pair fits or several do:
-            `bind` then says what is wrong.
-        """
-        pairs = [
-            (output, input_, made, taken)
-            for output in self.src.ports
-            for input_ in self.dst.ports
-            for made in (_class_of(self.src, output, classes),)
-            for taken in (_class_of(self.dst, input_, classes),)
-            if made is None or taken is None or issubclass(made, taken)
-        ]
-        message: type[Message] | None = None
-        if len(pairs) == 1:
-            output, input_, made, taken = pairs[0]
-            message = made or taken
-            self.item.said["src"], self.item.said["dst"] = (
-                self.src.said(output),
-                self.dst.said(input_),
-            )
-            if message is not None:
-                for end, port in (self.src, output), (self.dst, input_):
-                    if port.variable:
-                        classes.setdefault((end.task, port.variable), message)
-        elif guess:
-            for end in (self.src, self.dst):
-                if len(end.ports) == 1 and message is None:
-                    message = _class_of(end, end.ports[0], classes)
-        if message is None:
-            return False
-        self.item.given = message
-        return True
-
-
-def _class_of(
-    end: _Found, port: Port, classes: Mapping[tuple[str, str], type[Message]]
-) -> type[Message] | None:
-    """The class of a port's messages; None where it is not known yet."""
-    return classes.get((end.task, port.variable)) if port.variable else port.message_type
 
 
 def _is_at(said: Any, end: str) -> bool:
