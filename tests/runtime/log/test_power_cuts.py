@@ -28,5 +28,5 @@ def test_a_recovery_that_a_power_cut_ended_is_done_again(tmp_path):
 @pytest.mark.long
 @pytest.mark.slow
 def test_what_was_synced_is_read_and_recovered_after_many_power_cuts(tmp_path):
-    trials(tmp_path, range(100, 400))
-    trials(tmp_path / "recoveries", range(100, 400), recovery_trial)
+    trials(tmp_path, range(100, 200))
+    trials(tmp_path / "recoveries", range(100, 200), recovery_trial)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -243,21 +244,21 @@ def test_a_worse_model_and_a_worse_prompt_rank_last_and_nothing_is_asked_twice(t
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_what_was_answered_before_it_was_ended_is_not_asked_again(tmp_path, number, capsys):
-    run = filmed(tmp_path, cycles=80, every=4)
+def test_what_was_answered_before_it_was_ended_is_not_asked_again(tmp_path, here, number, capsys):
+    run = filmed(tmp_path, cycles=40, every=4)
     store = tmp_path / "s.sqlite"
     words = ["eval", str(run), "--prompt", "cap en", "cap de", "--cache", str(store), "--json"]
     command = [sys.executable, "-m", "flowrun.runtime.cli", *words]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ}) as process:
         while process.poll() is None and _kept(store) < 5:
-            pass
+            time.sleep(0.05)  # it needs the processor
         process.send_signal(number)
         assert process.wait(60) == (130 if number == signal.SIGINT else -9)
     capsys.readouterr()
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["known"] >= 5
-    assert found["known"] + found["asked"] == 40
+    assert found["known"] + found["asked"] == 20
 
 
 def _kept(path: Path) -> int:

@@ -245,8 +245,8 @@ def test_what_is_no_model_of_pictures_is_named(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_what_was_indexed_before_it_was_ended_is_kept(tmp_path, number, capsys):
-    plan = plan_of(tmp_path, "c=scene_tasks.Scenes(limit: 40)")
+def test_what_was_indexed_before_it_was_ended_is_kept(tmp_path, number, monkeypatch):
+    plan = plan_of(tmp_path, "c=scene_tasks.Scenes(limit: 32)")
     record(plan, tmp_path / "runs" / "drawn", step_ns=2_000_000_000)
     words = ["search", str(tmp_path / "runs"), "circle", "--json", "--processes", "1"]
     command = [sys.executable, "-m", "flowrun.runtime.cli", *words]
@@ -256,12 +256,15 @@ def test_what_was_indexed_before_it_was_ended_is_kept(tmp_path, number, capsys):
         process.send_signal(number)
         assert process.wait(60) == (130 if number == signal.SIGINT else -9)
     before = _indexed(tmp_path)
-    assert 8 <= before < 40
+    assert 8 <= before < 32
+    done: list[int] = []
+    monkeypatch.setattr(build, "spread", spread_here(done))
     assert main(words) == 0
+    assert len(done) == 1
     with closing(sqlite3.connect(_database(tmp_path))) as file:
         assert file.execute("SELECT COUNT(*), COUNT(DISTINCT cycle) FROM pictures").fetchone() == (
-            40,
-            40,
+            32,
+            32,
         )
 
 

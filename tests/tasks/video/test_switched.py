@@ -32,7 +32,7 @@ def ids(directory: Path, task: str = "cam") -> list[int]:
         return [message.outline["frame_id"] for message in log.messages(f"/{task}/image")]
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(25, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.long)])
 def test_a_camera_that_was_off_is_back_and_its_log_replays(tmp_path: Path, times: int) -> None:
     took, directory = switched(tmp_path, times=times)
     assert len(took) == times
