@@ -1,8 +1,9 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and names for them."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,18 @@ from pathlib import Path
 
 from flowrun.runtime.errors import LogError, UsageError
 
-__all__ = ["whole_file", "whole_folder"]
+__all__ = ["file_name", "whole_file", "whole_folder"]
+
+_NO_NAME = re.compile(r"[^\w.-]+")
+_LONGEST_NAME = 120
+"""Bytes, of the 255 that file systems allow: something is put before and after it."""
+
+
+def file_name(text: str) -> str:
+    """A text of somebody else's, such as a task's id in a log, as the name of a file, or a part of one:
+    it leads to no other folder. An ordinary id stays as it is."""
+    name = _NO_NAME.sub("-", text).encode(errors="replace")[:_LONGEST_NAME].decode(errors="ignore")
+    return name if name.strip(".") else "_"
 
 
 @contextmanager

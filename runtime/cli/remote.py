@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from flowrun.runtime.atomic import file_name
 from flowrun.runtime.cli.client import Client, RefusedError
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.printing import print_text
@@ -51,7 +52,7 @@ def fetched(run: Path | RemoteRun, *, token: str | None = None) -> Path:
     id_ = asked.get("run") or _newest(client, run)
     about = client.get(f"runs/{id_}")
     first, last = _cycles(about, asked.get("cycle"), run)
-    path = Path(re.sub(r"[^\w.-]", "-", f"{id_}-{first}-{last}.mcap"))
+    path = Path(f"{file_name(f'{id_}-{first}-{last}')}.mcap")
     size = client.download(f"runs/{id_}/clip", path, query={"from": str(first), "to": str(last)})
     text = f"cycles {first} to {last} of {id_}, and those that they need, are in {path} ({size:,} bytes)"
     print_text(one_line(text))

@@ -28,6 +28,7 @@ from typing import Any
 
 from flowrun.msgs.alert import AlertMsg
 from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.runtime.atomic import file_name
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.export.mp4 import export_mp4
 from flowrun.runtime.export.selection import ExportReport, Selection
@@ -73,7 +74,7 @@ class Case:
     @property
     def name(self) -> str:
         """The name of its folder."""
-        return f"{self.cycle:08}-{self.task}"
+        return f"{self.cycle:08}-{file_name(self.task)}"
 
     @property
     def from_ns(self) -> int:
@@ -199,7 +200,7 @@ def _film(log: Log, case: Case, topic: str, folder: Path, *, alone: bool) -> dic
     if stretch is None:
         return found | {"file": None, "why": "the log holds no picture of that time"}
     first, last, notes = stretch
-    name = f"{task or 'film'}.mp4" if alone else f"{task}-{port}.mp4"
+    name = f"{file_name(task or 'film')}.mp4" if alone else f"{file_name(f'{task}-{port}')}.mp4"
     selection = Selection((topic,), {"start": first.cycle, "end": last.cycle + 1})
     try:
         report: ExportReport = export_mp4(log, selection, folder / name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -17,7 +18,15 @@ from typing import Any
 
 from flowrun.runtime.errors import LogError, LogNotFound
 
-__all__ = ["LABELS_NAME", "LONGEST", "Label", "Labels", "labels_of", "read_labels"]
+__all__ = [
+    "LABELS_NAME",
+    "LONGEST",
+    "Label",
+    "Labels",
+    "check_boxes",
+    "labels_of",
+    "read_labels",
+]
 
 LABELS_NAME = "labels.jsonl"
 LONGEST = 16_384
@@ -144,6 +153,7 @@ def _label(values: Any) -> Label:
         _check_length(name, text)
     expected = values.get("expected", "")
     _check_length("expected", expected if isinstance(expected, str) else json.dumps(expected))
+    check_boxes(expected)
     times = {name: values.get(name, 0) for name in ("at_ns", "made_ns")}
     for name, time in times.items():
         if not _is_whole(time):
@@ -154,6 +164,30 @@ def _label(values: Any) -> Label:
         frame_cycle=frame if _is_whole(frame) else None,
         **texts,
         **times,
+    )
+
+
+def check_boxes(expected: Any) -> None:
+    """`ValueError` where `expected` has `boxes` that are none, or other than one label for each."""
+    if not isinstance(expected, dict):
+        return
+    boxes, labels = expected.get("boxes", []), expected.get("labels", [])
+    if not isinstance(boxes, list) or not all(map(_is_box, boxes)):
+        raise ValueError(
+            "expected: boxes are lists of left, top, right and bottom in pixels, such as "
+            '{"boxes": [[10, 20, 110, 220]], "labels": ["person"]}'
+        )
+    if not isinstance(labels, list) or not all(isinstance(it, str) for it in labels):
+        raise ValueError("expected: labels are a list of texts, one for each box")
+    if {"boxes", "labels"} <= expected.keys() and len(labels) != len(boxes):
+        raise ValueError(f"expected: {len(boxes)} boxes, but {len(labels)} labels")
+
+
+def _is_box(box: Any) -> bool:
+    return (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(it, (int, float)) and math.isfinite(it) for it in box)
     )
 
 

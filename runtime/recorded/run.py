@@ -21,7 +21,7 @@ from flowrun.runtime.recorded.clip import begin_of_clip
 from flowrun.runtime.recorded.controls import Controls
 from flowrun.runtime.recorded.film import shown_from
 from flowrun.runtime.recorded.frames import SMALL, Frames, message_of
-from flowrun.runtime.recorded.labels import LONGEST, Label, Labels
+from flowrun.runtime.recorded.labels import LONGEST, Label, Labels, check_boxes
 from flowrun.runtime.recorded.lanes import kind_of, lanes, named
 from flowrun.runtime.recorded.latencies import latencies
 from flowrun.runtime.recorded.lines import Level, lines
@@ -237,6 +237,10 @@ class RecordedRun:
             raise UsageError(
                 f"expected: a value of at most {LONGEST:,} characters; got {described(expected)}"
             )
+        try:
+            check_boxes(expected)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
         with self.reading() as opened:
             at, time_ns = opened.moments.find(cycle=cycle)
             fields: dict[str, Any] = {}

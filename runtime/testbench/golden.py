@@ -170,7 +170,9 @@ def _is_right(pair: Pair, label: Label) -> bool:
         return bool(now.get(label.field) == label.expected)
     if isinstance(label.expected, dict):
         return all(now.get(name) == value for name, value in label.expected.items())
-    return bool(now.get("response", now.get("value")) == label.expected)
+    made = now.get("response", now.get("value"))
+    expected = label.expected  # 3 may have been typed for the answer "3"
+    return bool(made == expected or (isinstance(made, str) and made == str(expected)))
 
 
 def accept(run: GoldenRun, common: Job, *, now_ns: int) -> None:

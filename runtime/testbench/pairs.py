@@ -77,30 +77,32 @@ def fields_of(recorded: Recorded, made: Message) -> dict[str, Any]:
         return {"bytes": f"{len(recorded.payload)} bytes that are not a {type(made).__name__}"}
 
 
-def plain(fields: Mapping[str, Any] | None, *, but: Iterable[str] = ()) -> dict[str, Any] | None:
-    """Fields as JSON and msgpack hold them; arrays of up to 4,096 numbers as lists, larger ones by type
+def plain(
+    fields: Mapping[str, Any] | None, *, but: Iterable[str] = (), most: int = _MOST_NUMBERS
+) -> dict[str, Any] | None:
+    """Fields as JSON and msgpack hold them; arrays of up to `most` numbers as lists, larger ones by type
     and shape.
 
     but: names that are left out.
     """
     if fields is None:
         return None
-    return {name: _plain(value) for name, value in fields.items() if name not in but}
+    return {name: _plain(value, most) for name, value in fields.items() if name not in but}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, most: int) -> Any:
     if isinstance(value, np.ndarray):
-        if value.size <= _MOST_NUMBERS and value.dtype.kind in "biuf":
-            return _plain(value.tolist())
+        if value.size <= most and value.dtype.kind in "biuf":
+            return _plain(value.tolist(), most)
         return f"{value.dtype} {list(value.shape)}"
     if isinstance(value, (bytes, memoryview)):
         return f"{len(value)} bytes"
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_plain(item, most) for item in value]
     if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): _plain(item, most) for name, item in value.items()}
     return value
 
 

@@ -42,8 +42,9 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument(
         "--only",
-        choices=("labelled", "wrong"),
-        help="only answers of which a label says what is right, or those that are labelled as wrong",
+        choices=("labelled", "wrong", "disagreements"),
+        help="only answers of which a label says what is right, those that are labelled as wrong, or "
+        "those to which the task's shadow said something else",
     )
     parser.add_argument(
         "--task",

@@ -20,6 +20,7 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.graph import recorded_graph, with_config
 from flowrun.runtime.run.log_lines import drop_logs
 from flowrun.runtime.testbench.pairs import plain
+from flowrun.tasks.evaluation.recorded import MOST_NUMBERS
 
 __all__ = ["Piece", "bound_task", "worker"]
 
@@ -166,4 +167,4 @@ def _answer(
     made = published.get(port)
     if made is None:
         return {"error": "the task published nothing"}
-    return {**(plain(made.all_fields()) or {}), "ms": took_ms}
+    return {**(plain(made.all_fields(), most=MOST_NUMBERS) or {}), "ms": took_ms}

@@ -12,9 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from flowrun.runtime.atomic import whole_folder
+from flowrun.runtime.atomic import file_name, whole_folder
 from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.shadows import compared
 from flowrun.runtime.recorded.labels import Label
 from flowrun.runtime.testbench.pairs import PictureAt
 from flowrun.tasks.evaluation.evaluate import truth_of
@@ -23,7 +24,13 @@ from flowrun.tasks.evaluation.scores import boxes_in
 
 __all__ = ["Written", "write_dataset"]
 
-Only = Literal["labelled", "wrong"]
+Only = Literal["labelled", "wrong", "disagreements"]
+
+_MEANT: Mapping[Only, str] = {
+    "labelled": "answers that are labelled",
+    "wrong": "answers that are labelled as wrong",
+    "disagreements": "answers to which a shadow said something else",
+}
 
 
 @dataclass(slots=True)
@@ -41,11 +48,13 @@ class _Answer:
     """An answer about a picture: its fields, as they are right as far as is known.
 
     label: what somebody said of it; "" where nobody did.
+    shadow_said: what the task's shadow said instead; None where that was not looked for.
     """
 
     asked: Asked
     fields: Mapping[str, Any]
     label: str
+    shadow_said: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,8 @@ def write_dataset(
         `datasets.load_dataset("imagefolder", data_dir=folder)` loads.
     labels: of each run. What they say is right stands in place of what was answered.
     tasks: whose answers; all that answer about pictures if there are none.
-    only: labelled, answers of which somebody said what is right; wrong, those labelled as wrong.
+    only: labelled, answers of which somebody said what is right; wrong, those labelled as wrong;
+        disagreements, those to which the task's shadow said something else, which is written, too.
     progress: called with the part of all that is done.
 
     `UsageError` for a folder that is there, and where there is nothing to write.
@@ -101,14 +111,18 @@ def write_dataset(
             chosen.append((run, by_picture))
     total = sum(len(by_picture) for _, by_picture in chosen)
     if not total:
-        what = "answers about pictures" if only is None else f"answers that are {only}"
+        what = "answers about pictures" if only is None else _MEANT[only]
         raise UsageError(f"there are no {what} in {', '.join(map(str, runs))}")
     with whole_folder(folder) as whole:
         pictures = whole / ("data" if form == "coco" else "train")
         pictures.mkdir()
         found: list[_Picture] = []
-        for run, by_picture in chosen:
-            _write_pictures(run, by_picture, pictures, found, written, total, progress)
+        taken: set[str] = set()
+        for number, (run, by_picture) in enumerate(chosen):
+            name = file_name(run.name)
+            name = f"{name}-{number}" if name in taken else name  # a copy of a run has its id
+            taken.add(name)
+            _write_pictures(run, name, by_picture, pictures, found, written, total, progress)
         _write_answers(whole, form, found, written)
     return written
 
@@ -119,6 +133,7 @@ def _chosen(
     """The answers that are written, by their pictures."""
     by_task = {(it.cycle, it.task): it for it in labels}
     found: dict[PictureAt, list[_Answer]] = {}
+    disagreed = _disagreed(run) if only == "disagreements" else {}
     for asked in run.asked:
         names = (asked.asking.name, asked.asking.task)
         label = next(
@@ -126,18 +141,34 @@ def _chosen(
         )
         truth = None if label is None else truth_of(asked, label)
         is_known = truth is not None and not truth.is_wrong
-        if (only == "labelled" and not is_known) or (
-            only == "wrong" and (label is None or label.label != "wrong")
-        ):
+        shadow_said = disagreed.get((asked.asking.task, asked.picture.cycle))
+        is_meant = {
+            None: True,
+            "labelled": is_known,
+            "wrong": label is not None and label.label == "wrong",
+            "disagreements": shadow_said is not None,
+        }[only]
+        if not is_meant:
             continue
         fields = truth.fields if truth is not None and is_known else asked.answer
-        answer = _Answer(asked, fields, "" if label is None else label.label)
+        answer = _Answer(asked, fields, "" if label is None else label.label, shadow_said)
         found.setdefault(asked.picture, []).append(answer)
     return found
 
 
+def _disagreed(run: RecordedRun) -> dict[tuple[str, int], str]:
+    """By task and cycle of the picture, what its shadow said where that was something else."""
+    with Log(run.path) as log:
+        return {
+            (it.of, both.frame_cycle): both.shadow_said
+            for it in compared(log)
+            for both in it.disagreed
+        }
+
+
 def _write_pictures(
     run: RecordedRun,
+    name: str,
     by_picture: Mapping[PictureAt, Sequence[_Answer]],
     folder: Path,
     found: list[_Picture],
@@ -159,8 +190,7 @@ def _write_pictures(
                     written.notes.append(f"left out: {error}")
                     continue
                 at = wanted[message.cycle]
-                camera = topic.strip("/").replace("/", "-")
-                file = f"{run.name}-{camera}-{message.cycle:08}.png"
+                file = f"{name}-{file_name(topic.strip('/'))}-{message.cycle:08}.png"
                 Image.fromarray(pixels).save(folder / file, compress_level=3)
                 height, width = pixels.shape[:2]
                 found.append(_Picture(file, run, at, height, width, by_picture[at]))
@@ -242,9 +272,11 @@ def _objects(picture: _Picture) -> list[tuple[str, list[float], float | None]]:
         width = picture.width / (answer.fields.get(f"{prefix}width") or 1)
         height = picture.height / (answer.fields.get(f"{prefix}height") or 1)
         for at, (edges, name) in enumerate(zip(boxes.boxes, boxes.labels, strict=True)):
+            if not np.isfinite(edges).all():
+                continue  # of a model that computed no number
             left, top, right, bottom = edges * np.array([width, height, width, height])
-            left, right = np.clip([left, right], 0, picture.width)
-            top, bottom = np.clip([top, bottom], 0, picture.height)
+            left, right = sorted(np.clip([left, right], 0, picture.width))
+            top, bottom = sorted(np.clip([top, bottom], 0, picture.height))
             box = [round(float(it), 2) for it in (left, top, right - left, bottom - top)]
             score = scores[at] if len(scores) == len(boxes.labels) else None
             found.append((name, box, score if isinstance(score, float) else None))
@@ -269,6 +301,7 @@ def _words(answer: _Answer) -> dict[str, Any]:
         "prompt": str(answer.fields.get("prompt", "")),
         "caption": str(answer.fields.get("response", "")),
         "label": answer.label,
+        **({} if answer.shadow_said is None else {"shadow": answer.shadow_said}),
     }
 
 
@@ -282,12 +315,7 @@ def _row(picture: _Picture, written: Written) -> dict[str, Any]:
         "prompt": first["prompt"],
         "response": first["caption"],
         "answers": [
-            {
-                "task": it["task"],
-                "prompt": it["prompt"],
-                "response": it["caption"],
-                "label": it["label"],
-            }
+            {"response" if name == "caption" else name: value for name, value in it.items()}
             for it in words
         ],
         "objects": {

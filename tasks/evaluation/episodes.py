@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.msgs.basic import BoolMsg, FloatMsg, IntMsg
+from flowrun.runtime.atomic import file_name
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.wording import listed, nearest
@@ -91,10 +92,15 @@ def _output(log: Log, topic: str) -> str:
 
 def _cameras(log: Log, run: RecordedRun, chosen: Sequence[str]) -> dict[str, str]:
     """Topics by camera: those that are chosen, or that tasks have answered about, or all."""
+    pictures = {name: topic.metadata for name, topic in log.topics.items() if topic.is_picture}
+    tasks = [said.get("task", "") for said in pictures.values()]
     there = {
-        topic.metadata.get("task", name.strip("/")): name
-        for name, topic in log.topics.items()
-        if topic.is_picture
+        file_name(
+            f"{said['task']}_{said.get('port', '')}"
+            if tasks.count(said.get("task", "")) > 1 and "task" in said
+            else said.get("task", name.strip("/"))
+        ): name
+        for name, said in pictures.items()
     }
     for name in chosen:
         if name not in there:
@@ -102,8 +108,12 @@ def _cameras(log: Log, run: RecordedRun, chosen: Sequence[str]) -> dict[str, str
                 f"{run.path}: no camera {name!r}; there are: {listed(list(there)) or 'none'}"
                 f"{nearest(name, there)}"
             )
-    asked = {it.camera for it in run.askings}
-    found = {name: topic for name, topic in there.items() if name in (chosen or asked or there)}
+    asked = {it.topic for it in run.askings}
+    found = {
+        name: topic
+        for name, topic in there.items()
+        if (name in chosen if chosen else topic in asked or not asked)
+    }
     if not found:
         raise UsageError(f"{run.path}: there are no pictures in it")
     return found

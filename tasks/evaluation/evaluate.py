@@ -12,7 +12,7 @@ from flowrun.runtime.errors import UsageError
 from flowrun.runtime.recorded.labels import Label
 from flowrun.runtime.testbench.spread import Broken, Part, cores, spread
 from flowrun.runtime.testbench.store import Store
-from flowrun.tasks.evaluation.recorded import DETECTIONS, Asked, RecordedRun, read_run
+from flowrun.tasks.evaluation.recorded import ANSWER, DETECTIONS, Asked, RecordedRun, read_run
 from flowrun.tasks.evaluation.scores import Score, Truth, score
 from flowrun.tasks.evaluation.standings import (
     Comparison,
@@ -211,10 +211,14 @@ class _Chosen:
 
 def truth_of(asked: Asked, label: Label) -> Truth | None:
     """What a label says is right about an answer."""
-    if label.expected:
-        if asked.asking.kind == DETECTIONS and isinstance(label.expected, dict):
+    is_answer = asked.asking.kind == ANSWER
+    if label.field not in ("", *(("response",) if is_answer else ())):
+        return None  # about something that is not compared
+    if label.expected != "":
+        if is_answer:
+            return Truth({**asked.answer, "response": label.expected})
+        if isinstance(label.expected, dict):
             return Truth({**asked.answer, **label.expected})
-        return Truth({**asked.answer, "response": label.expected})
     if label.label == "right":
         return Truth(asked.answer)
     return Truth(asked.answer, is_wrong=True) if label.label == "wrong" else None

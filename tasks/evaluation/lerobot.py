@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowrun.runtime.errors import LogError
+from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.export.film import Film, at_rate, film_of, write_film
 from flowrun.runtime.export.film_writer import even, set_up_encoder
 from flowrun.runtime.export.selection import Selection
@@ -126,7 +126,7 @@ class _Writer:
                 asking.name
                 for it in episodes
                 for asking in it.run.askings
-                if asking.kind == ANSWER and asking.camera in it.topics
+                if asking.kind == ANSWER and asking.topic in it.topics.values()
             )
         )
         self._numbers = list(dict.fromkeys(name for it in episodes for name in it.numbers))
@@ -245,7 +245,10 @@ class _Writer:
             f"{episode.name}: {topic} is encoded again, so that its pixels are near those that the "
             f"tasks saw: {why}"
         )
-        self._encode(log, topic, [cycle for cycle, _ in episode.rows], path)
+        try:
+            self._encode(log, topic, [cycle for cycle, _ in episode.rows], path)
+        except ValueError as error:
+            raise UsageError(f"{episode.name}: {topic}: {error}; choose with --camera") from None
 
     def _encode(self, log: Log, topic: str, cycles: Sequence[int], path: Path) -> None:
         import av

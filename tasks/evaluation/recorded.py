@@ -5,7 +5,6 @@ All of it is read from the log: nothing of the run is executed, and no picture i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,17 +16,19 @@ from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.events import Set, unpack
 from flowrun.runtime.log.message import Topic
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.slab.format import CODEC, CONTROL_TOPIC, GRAPH_RESOLVED, crc32
+from flowrun.runtime.log.shadows import shadows_of
+from flowrun.runtime.log.slab.format import CODEC, CONTROL_TOPIC, crc32
 from flowrun.runtime.log.values import decode
 from flowrun.runtime.pictures.stored import StoredPicture
+from flowrun.runtime.recorded.moment import graph_of
 from flowrun.runtime.testbench.pairs import PictureAt, plain
 from flowrun.runtime.wording import listed, nearest
 
-__all__ = ["ANSWER", "DETECTIONS", "Asked", "Asking", "RecordedRun", "read_run"]
+__all__ = ["ANSWER", "DETECTIONS", "MOST_NUMBERS", "Asked", "Asking", "RecordedRun", "read_run"]
 
 ANSWER, DETECTIONS = "PromptResponseMsg", "DetectionsMsg"
-_SHADOW = "flowrun.tasks.inference.ShadowInference"
-"""The type of what `shadow` of an `Inference` makes: its answers are no recorded truth."""
+MOST_NUMBERS = 1_000_000
+"""Of an array of an answer, such as boxes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,7 @@ def read_run(path: Path, number: int, *, tasks: Collection[str] = ()) -> Recorde
     number: the place of the run in the list of runs.
     """
     with Log(path) as log:
-        graph = json.loads(log.attachments.get(GRAPH_RESOLVED, b'{"tasks": [], "cnx": []}'))
-        askings = list(_askings(graph, log.topics))
+        askings = list(_askings(graph_of(log), log.topics, shadows_of(log)))
         for task in tasks:
             known = [it.task for it in askings]
             if task not in known:
@@ -143,7 +143,8 @@ def _read(run: RecordedRun, log: Log, number: int) -> None:
             elif topic in by_topic:
                 asking = by_topic[topic]
                 answer = _fields(log.topics[topic], payload)
-                picture = PictureAt(asking.topic, answer.get("frame_cycle", cycle))
+                about = answer.get("frame_cycle")
+                picture = PictureAt(asking.topic, about if isinstance(about, int) else cycle)
                 if picture not in at:
                     run.without_picture += 1
                     continue
@@ -168,7 +169,7 @@ def _fields(topic: Topic, payload: memoryview) -> dict[str, Any]:
         fields = decode(payload, topic.message_encoding, topic.schema_name)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise LogError(f"{topic.name}: not {topic.message_encoding}: {error}") from error
-    return plain(fields) or {}
+    return plain(fields, most=MOST_NUMBERS) or {}
 
 
 def _picture_key(payload: memoryview, topic: Topic) -> list[Any] | None:
@@ -183,12 +184,16 @@ def _picture_key(payload: memoryview, topic: Topic) -> list[Any] | None:
         return None
     if "crc" not in own:
         return None
-    return ["picture", own["crc"], own["size"], own.get("planes"), own.get("convert"), own["pts"]]
+    names = ("crc", "size", "planes", "convert", "pts")
+    return ["picture", *(own.get(name) for name in names)]
 
 
-def _askings(graph: Mapping[str, Any], topics: Mapping[str, Topic]) -> Iterator[Asking]:
-    """The outputs that are about pictures: of tasks that get nothing else, and are no shadow."""
-    specs = {task["id"]: task for task in graph["tasks"] if task["type"] != _SHADOW}
+def _askings(
+    graph: Mapping[str, Any], topics: Mapping[str, Topic], shadows: Collection[str] = ()
+) -> Iterator[Asking]:
+    """The outputs that are about pictures: of tasks that get nothing else, and are none of the shadows,
+    whose answers are no recorded truth."""
+    specs = {task["id"]: task for task in graph["tasks"] if task["id"] not in shadows}
     pictures = {
         (it.metadata.get("task", ""), it.metadata.get("port", "")): it.name
         for it in topics.values()

@@ -70,7 +70,9 @@ def boxes_in(kind: str, fields: Mapping[str, Any]) -> Boxes | None:
     other answers."""
     if kind == DETECTIONS:
         boxes = np.array(fields.get("boxes", ()), np.float64).reshape(-1, 4)
-        return Boxes(boxes, tuple(map(str, fields.get("labels", ()))))
+        labels = tuple(map(str, fields.get("labels", ())))
+        number = min(len(boxes), len(labels))
+        return Boxes(boxes[:number], labels[:number])
     text, prompt = str(fields.get("response", "")), str(fields.get("prompt", ""))
     asks = prompt.lstrip().startswith("detect")
     if "<loc" not in text and not asks:
@@ -105,7 +107,7 @@ def _f1(one: Boxes, other: Boxes) -> float:
 
 def _read(text: Any) -> str:
     """A text as people read it: spaces, capitals and a full stop at the end do not matter."""
-    return " ".join(str(text or "").split()).rstrip(".").casefold()
+    return " ".join(("" if text is None else str(text)).split()).rstrip(".").casefold()
 
 
 def shown(kind: str, fields: Mapping[str, Any] | None) -> str:

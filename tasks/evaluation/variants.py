@@ -224,14 +224,27 @@ class Dependence:
         module = name.rpartition(".")[0]
         path = folder / f"{module.replace('.', '/')}.py"
         if not path.is_file():
-            try:
-                found = importlib.util.find_spec(module)
-            except (ImportError, ValueError):
-                found = None
-            if found is None or found.origin is None:
+            found = _file_of(module)
+            if found is None:
                 return name
-            path = Path(found.origin)
+            path = found
         return f"{name} {self._hashes.file(path)}"
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of an installed module; None where it is not found. Nothing is imported for it."""
+    top, *below = module.split(".")
+    try:
+        found = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        found = None
+    if found is None or found.origin is None:
+        return None
+    if not below:
+        return Path(found.origin)
+    package = Path(found.origin).parent.joinpath(*below)
+    files = (package.with_name(f"{package.name}.py"), package / "__init__.py")
+    return next((it for it in files if it.is_file()), None)
 
 
 def _has_backends(asking: Asking) -> bool:

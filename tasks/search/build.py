@@ -6,7 +6,6 @@ that something was said of; one that looks like the last that was taken is left 
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.errors import FlowrunError, LogError
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.slab.format import GRAPH_RESOLVED
+from flowrun.runtime.recorded.moment import graph_of
 from flowrun.runtime.recorded.places import Places
 from flowrun.runtime.run.log_lines import drop_logs
 from flowrun.runtime.testbench.spread import Broken, Part, cores, spread
@@ -222,8 +221,7 @@ def _pieces(
 def _cameras(log: Log) -> list[str]:
     """The topics of pictures that come from outside: those of tasks without inputs. Of a log that does
     not say which these are, all."""
-    graph = json.loads(log.attachments.get(GRAPH_RESOLVED, b'{"tasks": [], "cnx": []}'))
-    fed = {edge["dst"].partition(".")[0] for edge in graph["cnx"]}
+    fed = {edge["dst"].partition(".")[0] for edge in graph_of(log)["cnx"]}
     pictures = {name: topic for name, topic in log.topics.items() if topic.is_picture}
     cameras = [name for name, it in pictures.items() if it.metadata.get("task") not in fed]
     return cameras or list(pictures)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from flowrun.runtime.atomic import file_name
 from flowrun.runtime.testbench.hashes import Hashes
 from flowrun.tasks.models.checkpoints import (
     architecture_of,
@@ -30,7 +30,6 @@ _SHORT_CAPTION = "cap en"
 _CAPTION = (
     "Describe the picture in one sentence: which objects there are, their colours, and where."
 )
-_NO_NAME = re.compile(r"[^\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Model:
     @property
     def file_name(self) -> str:
         """A name for what is kept of it."""
-        return f"{_NO_NAME.sub('-', Path(self.name).name)}-{self.identity[:12]}"
+        return f"{file_name(Path(self.name).name)}-{self.identity[:12]}"
 
 
 def chosen_model(name: str, prompt: str | None, hashes: Hashes) -> Model:

@@ -21,7 +21,7 @@ labels = st.builds(
     label=texts,
     expected=texts
     | st.lists(st.integers(-9, 9))
-    | st.fixed_dictionaries({"boxes": st.just([[1.5]])}),
+    | st.fixed_dictionaries({"boxes": st.just([[1.5, 2, 3, 4]])}),
     note=texts,
     at_ns=st.integers(0, 2**62),
     made_ns=st.integers(0, 2**62),
@@ -49,6 +49,26 @@ def test_the_last_line_about_an_answer_counts(tmp_path):
     for label in (WRONG, other, replace(WRONG, label="right"), replace(other, label="")):
         found.add(label)
     assert found.all() == [replace(WRONG, label="right")]
+
+
+@pytest.mark.parametrize(
+    ("expected", "said"),
+    [
+        (
+            {"boxes": [[1, 2, 3]], "labels": ["a"]},
+            (
+                "boxes are lists of left, top, right and bottom in pixels, such as "
+                '{"boxes": [[10, 20, 110, 220]], "labels": ["person"]}'
+            ),
+        ),
+        ({"labels": "cat"}, "labels are a list of texts, one for each box"),
+        ({"boxes": [[1, 2, 3, 4]], "labels": ["a", "b"]}, "1 boxes, but 2 labels"),
+    ],
+)
+def test_boxes_that_are_none_make_no_label(tmp_path, expected, said):
+    found = Labels(tmp_path)
+    found.add(replace(WRONG, expected=expected))
+    assert read_labels(found.path) == ([], [f"{found.path}:1: not a label: expected: {said}"])
 
 
 def test_a_line_that_was_cut_off_costs_only_itself(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,11 @@ import pytest
 from PIL import Image
 
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import plan_graph
+from flowrun.runtime.graph.read import parse_graph
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.shadows import compared
 from flowrun.runtime.recorded.labels import Label
 from flowrun.tasks.commands import dataset as command
 from flowrun.tasks.evaluation.dataset import write_dataset
@@ -92,6 +97,56 @@ def test_labels_say_what_is_right(run, tmp_path):
     assert (written.pictures, written.boxes) == (2, 1)
     one = write_dataset([run], tmp_path / "one", "coco", labels={}, tasks=["a"])
     assert (one.answers, one.boxes) == (CYCLES, 0)
+
+
+SHADOWED = """
+tasks:
+  - {id: c, type: support.pictures.Camera, config: {limit: 4}}
+  - {id: vlm, type: support.shadow_tasks.Answers, config: {shadow: {prompt: no, hangs: false}}}
+cnx:
+  - {src: c, dst: vlm, msg: ImageRgb8Msg}
+"""
+
+
+@pytest.mark.parametrize("form", ["coco", "hf"])
+def test_disagreements_alone_are_written_with_what_the_shadow_said(tmp_path, form):
+    plan = plan_graph(bind(parse_graph(SHADOWED, path=tmp_path / "g.yaml", env={})))
+    _, result = record(plan, tmp_path / "run")
+    assert result.error is None
+    with Log(tmp_path / "run") as log:
+        [both] = compared(log)
+    expected = {it.frame_cycle: (it.said, it.shadow_said) for it in both.disagreed}
+    assert expected
+    out = tmp_path / "out"
+    written = write_dataset([tmp_path / "run"], out, form, labels={}, only="disagreements")
+    assert (written.pictures, written.answers) == (len(expected), len(expected))
+    if form == "coco":
+        found = json.loads((out / "captions.json").read_text())
+        cycles = [it["cycle"] for it in found["images"]]
+        said = [(it["caption"], it["shadow"]) for it in found["annotations"]]
+    else:
+        rows = list(map(json.loads, (out / "train" / "metadata.jsonl").read_text().splitlines()))
+        cycles = [it["cycle"] for it in rows]
+        said = [(it["response"], it["shadow"]) for row in rows for it in row["answers"]]
+    assert dict(zip(cycles, said, strict=True)) == expected
+    whole = write_dataset([tmp_path / "run"], tmp_path / "all", form, labels={})
+    assert (whole.pictures, whole.answers) == (4, 4)  # a shadow's answers are none of a task's
+
+
+def test_copies_of_a_run_do_not_write_over_each_other(run, tmp_path):
+    shutil.copytree(run, tmp_path / "copy")
+    written = write_dataset([run, tmp_path / "copy"], tmp_path / "out", "coco", labels={})
+    assert written.pictures == len(list((tmp_path / "out" / "data").iterdir())) == 2 * CYCLES
+
+
+def test_boxes_that_are_no_numbers_are_left_out(run, tmp_path):
+    wrong = label(
+        1, "d", "wrong", {"boxes": [["nan", 0, 4, 4], [9, 9, 1, 2]], "labels": ["a", "b"]}
+    )
+    write_dataset([run], tmp_path / "out", "coco", labels={run: [wrong]}, only="labelled")
+    text = (tmp_path / "out" / "labels.json").read_text()
+    assert "NaN" not in text
+    assert [it["bbox"] for it in json.loads(text)["annotations"]] == [[1.0, 2.0, 8.0, 7.0]]
 
 
 def test_what_cannot_be_written_is_refused_and_leaves_nothing(run, tmp_path):

@@ -194,6 +194,16 @@ def test_what_is_no_data_set_is_said(runs, folder, tmp_path):
     )
 
 
+def test_pictures_that_no_film_can_hold_are_named(folder, tmp_path):
+    plan = plan_of(tmp_path, "cam=pictures.Camera(width: 1, height: 7, limit: 2)")
+    record(plan, tmp_path / "run")
+    with pytest.raises(UsageError) as caught:
+        write_episodes([tmp_path / "run"], folder, labels={})
+    assert str(caught.value) == (
+        f"{tmp_path}/run: /cam/image: a picture of 1x7 is too small for H.264; choose with --camera"
+    )
+
+
 def test_the_command_writes_all_or_nothing(runs, tmp_path, capsys):
     out = tmp_path / "set"
     words = ["dataset", *map(str, runs), "--to", "lerobot", "-o", str(out)]
