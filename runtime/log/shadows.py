@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.events import Dropped, Failed, Replaced, unpack
@@ -13,7 +13,9 @@ from flowrun.runtime.log.message import LogMessage
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CONTROL_TOPIC, SHADOWS
 
-__all__ = ["Both", "Compared", "Pairing", "agree", "compared", "shadows_of"]
+__all__ = ["Both", "Compared", "Pairing", "agree", "answers_of", "compared", "shadows_of"]
+
+_T = TypeVar("_T")
 
 _MOST_WAITING = 1024
 """Frames of which one answer is known, at most."""
@@ -42,25 +44,25 @@ def agree(one: str, other: str) -> bool:
     return one.casefold().split() == other.casefold().split()
 
 
-class Pairing:
+class Pairing(Generic[_T]):
     """Finds the answers about the same frames, of a task and its shadow, as they come."""
 
     def __init__(self) -> None:
-        self._waiting: tuple[OrderedDict[int, str], OrderedDict[int, str]] = (
+        self._waiting: tuple[OrderedDict[int, _T], OrderedDict[int, _T]] = (
             OrderedDict(),
             OrderedDict(),
         )
 
-    def add(self, frame_cycle: int, said: str, *, is_shadow: bool) -> Both | None:
-        """An answer has come; both, if the other one has."""
+    def add(self, frame_cycle: int, answer: _T, *, is_shadow: bool) -> tuple[_T, _T] | None:
+        """An answer has come; that of the task and that of its shadow, once both have."""
         own, other = self._waiting[is_shadow], self._waiting[not is_shadow]
         there = other.pop(frame_cycle, None)
         if there is None:
-            own[frame_cycle] = said
+            own[frame_cycle] = answer
             if len(own) > _MOST_WAITING:
                 own.popitem(last=False)
             return None
-        return Both(frame_cycle, there, said) if is_shadow else Both(frame_cycle, said, there)
+        return (there, answer) if is_shadow else (answer, there)
 
 
 def shadows_of(log: Log) -> dict[str, str]:
@@ -71,6 +73,16 @@ def shadows_of(log: Log) -> dict[str, str]:
         return {}
     items: Any = found.items() if isinstance(found, dict) else ()
     return {made: of for made, of in items if isinstance(of, str)}
+
+
+def answers_of(log: Log, shadow: str, of: str) -> dict[str, bool]:
+    """The topics of the answers of a task and its shadow, and whether it is the shadow's."""
+    return {
+        name: topic.metadata["task"] == shadow
+        for name, topic in log.topics.items()
+        if topic.metadata.get("task") in {shadow, of}
+        and topic.schema_name == PromptResponseMsg.schema_name
+    }
 
 
 @dataclass(slots=True)
@@ -99,7 +111,7 @@ class Compared:
 def compared(log: Log) -> list[Compared]:
     """What each shadow of a run said, next to its task."""
     found = {shadow: Compared(shadow, of) for shadow, of in shadows_of(log).items()}
-    pairings = {shadow: Pairing() for shadow in found}
+    pairings = {shadow: Pairing[str]() for shadow in found}
     answers = {
         name: topic.metadata.get("task", "")
         for name, topic in log.topics.items()
@@ -116,8 +128,9 @@ def compared(log: Log) -> list[Compared]:
             if task not in (it.shadow, it.of):
                 continue
             it.answered += task == it.of
-            both = pairings[it.shadow].add(cycle, said, is_shadow=task == it.shadow)
-            if both is not None:
+            texts = pairings[it.shadow].add(cycle, said, is_shadow=task == it.shadow)
+            if texts is not None:
+                both = Both(cycle, *texts)
                 it.compared += 1
                 it.disagreed += [] if both.agree else [both]
     return list(found.values())

@@ -7,6 +7,7 @@
 | `stretches.py`| a live run whose recording was stopped and begun again, as one run       |
 | `moment.py`   | everything of one moment: answers, settings, errors, pictures            |
 | `lanes.py`    | what happened when, counted by the parts of a span of time               |
+| `shadows.py`  | what shadows said, next to the tasks whose shadows they are              |
 | `latencies.py`| how long things took, by the parts of a span of time                    |
 | `stats.py`    | figures of the whole run: times of tasks and paths, bandwidth, memory    |
 | `regions.py`  | zones and lines of a picture, and what is counted there                  |

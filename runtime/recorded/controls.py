@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,11 +32,13 @@ _KINDS = tuple(it.kind for it in (Failed, Set, Injected, Dropped, Replaced, Sour
 
 @dataclass(slots=True)
 class Happened:
-    """The records of one kind and task: their cycles, these cycles' times, and how much each counts."""
+    """The records of one kind and task: their cycles, these cycles' times, how much each counts, and
+    the cause where it has one."""
 
     cycles: list[int] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
+    causes: list[str] = field(default_factory=list)
 
     def total(self, cycle: int) -> int:
         """What those at or before a cycle count together."""
@@ -84,7 +87,9 @@ class Controls:
         try:
             record = msgpack.unpackb(self._places.payload_at(place))
             kind, task = record["kind"], record["task"]
-            count = int(record["value"]) if kind == Dropped.kind else 1
+            is_drop = kind == Dropped.kind
+            count = int(record["value"]) if is_drop else 1
+            cause = sys.intern(record["key"]) if is_drop else ""
         except (ValueError, TypeError, KeyError, msgpack.UnpackException):
             return
         if kind in _KINDS and isinstance(task, str):
@@ -92,6 +97,7 @@ class Controls:
             happened.cycles.append(cycle)
             happened.times.append(place.time_ns)
             happened.counts.append(count)
+            happened.causes.append(cause)
 
     def of_kind(self, kind: str) -> Iterator[tuple[str, Happened]]:
         """Task and records, of one kind."""
@@ -123,6 +129,17 @@ class Controls:
             for task, happened in self.of_kind(kind):
                 found[task] += happened.total(cycle)
         return {task: count for task, count in found.items() if count}
+
+    def drops(self, task: str, cycle: int) -> dict[str, int]:
+        """What a task left out at or before a cycle, by cause; as the report of a run has it."""
+        found: Counter[str] = Counter()
+        dropped = self.by.get((Dropped.kind, task), Happened())
+        number = dropped.number(cycle)
+        for cause, count in zip(dropped.causes[:number], dropped.counts, strict=False):
+            found[cause] += count
+        if replaced := self.by.get((Replaced.kind, task), Happened()).number(cycle):
+            found["replaced"] += replaced
+        return dict(found)
 
     def settings(self, cycle: int, *, since: int) -> dict[str, dict[str, object]]:
         """The live values that were set from cycle `since` to `cycle`, the newest ones, by task."""

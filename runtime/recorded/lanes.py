@@ -19,10 +19,20 @@ __all__ = ["ALERTS", "ANSWERS", "LANES", "joined", "kind_of", "lanes", "named"]
 ANSWERS, ALERTS = "PromptResponseMsg", "AlertMsg"
 """Names of the messages that have lanes."""
 
-LANES = ("answers", "alerts", "errors", "settings", "injected", "drops", "keyframes")
-"""The kinds of lanes, in the order in which they are shown. "settings" are the live values that were
-set, such as a prompt; "injected" messages that somebody published from outside; "drops" what sources
-left out, and inputs that a background task did not see."""
+LANES = (
+    "answers",
+    "disagreements",
+    "alerts",
+    "errors",
+    "settings",
+    "injected",
+    "drops",
+    "keyframes",
+)
+"""The kinds of lanes, in the order in which they are shown. "disagreements" are those of shadows with
+their tasks, when both had answered; "settings" are the live values that were set, such as a prompt;
+"injected" messages that somebody published from outside; "drops" what sources left out, and inputs
+that a background task did not see."""
 
 _OF_MESSAGES = {ANSWERS: "answers", ALERTS: "alerts"}
 _OF_EVENTS = {
@@ -59,6 +69,7 @@ def lanes(
     topics: dict[str, Topic],
     places: Places,
     controls: Controls,
+    disagreements: Iterable[tuple[str, Times]],
     *,
     from_ns: int,
     to_ns: int,
@@ -66,7 +77,8 @@ def lanes(
 ) -> dict[str, Any]:
     """The counts of all lanes, by the parts of a span of time.
 
-    from_ns, to_ns: the first and the last nanosecond of the span. bins: number of its parts.
+    disagreements: by shadow, when it disagreed. from_ns, to_ns: the first and the last nanosecond of
+    the span. bins: number of its parts.
 
     `cycles` are the first cycle of each part, of which the last is that after the span; `frames` the
     number of cycles in each part: 0 where nothing came, or nothing was recorded.
@@ -76,7 +88,7 @@ def lanes(
     steps = places.of(STEPS_TOPIC)
     firsts = np.searchsorted(steps.times, edges, side="left")
     counted: dict[tuple[str, str], Any] = {}
-    for kind, task, times, counts in _events(topics, places, controls):
+    for kind, task, times, counts in _events(topics, places, controls, disagreements):
         at = np.searchsorted(times, edges, side="left")
         total = at if counts is None else np.concatenate([[0], np.cumsum(counts)])[at]
         key = kind, task
@@ -128,12 +140,18 @@ def _cycles(steps: TopicPlaces, indexes: NDArray[np.int64]) -> list[int]:
 
 
 def _events(
-    topics: dict[str, Topic], places: Places, controls: Controls
+    topics: dict[str, Topic],
+    places: Places,
+    controls: Controls,
+    disagreements: Iterable[tuple[str, Times]],
 ) -> Iterator[tuple[str, str, Times, Any]]:
     """Kind of lane, task, and the times of what is in it; what each counts, or None for 1."""
     for schema_name, kind in _OF_MESSAGES.items():
         for name, topic in named(topics.values(), schema_name).items():
             yield kind, name, places.of(topic.name).times, None
+    for shadow, times in disagreements:
+        if len(times):
+            yield "disagreements", shadow, times, None
     for (kind, task), happened in controls.by.items():
         if kind in _OF_EVENTS:
             yield _OF_EVENTS[kind], task, happened.at_ns, happened.counts

@@ -14,7 +14,7 @@ from flowrun.runtime.log.slab.format import STEP_TASKS, STEPS_TOPIC
 from flowrun.runtime.recorded.lanes import ANSWERS, named
 from flowrun.runtime.recorded.places import Place, Places
 
-__all__ = ["latencies", "steps_ms"]
+__all__ = ["latencies", "latency_ms", "steps_ms"]
 
 _LOOKED_AT = 8
 """Of the messages of a part, this number is read: the page plots a run of any length at once."""
@@ -77,14 +77,15 @@ def _answers(places: Places, topic: Topic, edges: list[int]) -> list[float | Non
             [
                 ms
                 for it in _sample(begin, end)
-                if (ms := _latency_ms(_payload(places, found.place(it)))) is not None
+                if (ms := latency_ms(_payload(places, found.place(it)))) is not None
             ]
         )
         for begin, end in pairwise(at)
     ]
 
 
-def _latency_ms(payload: memoryview) -> float | None:
+def latency_ms(payload: memoryview) -> float | None:
+    """How long an answer took, of its payload; None where that is none."""
     try:
         ms = msgpack.unpackb(payload)["latency_ms"]
     except (KeyError, ValueError, TypeError, msgpack.UnpackException):

@@ -34,6 +34,7 @@ from flowrun.runtime.recorded.lanes import ALERTS, ANSWERS, named
 from flowrun.runtime.recorded.latencies import steps_ms
 from flowrun.runtime.recorded.places import Places, TopicPlaces
 from flowrun.runtime.recorded.regions import REGIONS, regions
+from flowrun.runtime.recorded.shadows import Comparisons
 
 __all__ = ["Moments", "detections", "graph_of", "pictures_of"]
 
@@ -48,10 +49,11 @@ _TRIES = 3
 class Moments:
     """The moments of `log`, which are found by its `places` and `controls`."""
 
-    def __init__(self, log: Log, places: Places, controls: Controls) -> None:
+    def __init__(self, log: Log, places: Places, controls: Controls, shadows: Comparisons) -> None:
         self._log = log
         self._places = places
         self._controls = controls
+        self._shadows = shadows
         self._graph = graph_of(log)
         self.pictures = pictures_of(log.topics)
         """By the name under which its pictures are asked for, each topic that has some."""
@@ -141,6 +143,7 @@ class Moments:
             ],
             "error_counts": self._controls.totals(cycle, Failed.kind),
             "dropped": self._controls.totals(cycle, Dropped.kind, Replaced.kind),
+            "shadows": self._shadows.counts(cycle),
             "steps_ms": self._steps_ms(cycle, missing),
             "rates_hz": self._rates_hz(time_ns),
             "images": self._images(cycle, url, missing),
@@ -201,6 +204,15 @@ class Moments:
                     counts.update(it for it in labels if isinstance(it, str))
             found[name] = dict(counts)
         return found
+
+    def shadows(self, *, cycle: int | None, bins: int, most: int) -> dict[str, dict[str, Any]]:
+        """The shadows at a cycle, None for the last one; see `Comparisons.find`."""
+        steps = self._places.of(STEPS_TOPIC)
+        if not len(steps):
+            return {}
+        at, time_ns = self.find(cycle=steps.cycle(len(steps) - 1) if cycle is None else cycle)
+        budgets = {it["id"]: it["config"].get("budget") for it in self._graph["tasks"]}
+        return self._shadows.find(at, time_ns, bins=bins, most=most, budgets=budgets)
 
     def _rates_hz(self, time_ns: int) -> dict[str, float]:
         """How often each task published in the seconds before a time, of those whose messages the log

@@ -27,6 +27,7 @@ from flowrun.runtime.recorded.latencies import latencies
 from flowrun.runtime.recorded.lines import Level, lines
 from flowrun.runtime.recorded.moment import Moments, graph_of
 from flowrun.runtime.recorded.places import Places
+from flowrun.runtime.recorded.shadows import Comparisons
 from flowrun.runtime.wording import described, listed, nearest
 
 __all__ = ["RecordedRun", "summary"]
@@ -172,6 +173,7 @@ class RecordedRun:
             opened.log.topics,
             opened.places,
             opened.controls,
+            opened.shadows.disagreements(),
             from_ns=from_ns,
             to_ns=to_ns,
             bins=bins,
@@ -289,6 +291,11 @@ class RecordedRun:
             begin, end = self._span(opened, None, cycle)
             return opened.moments.seen(int(opened.steps.times[end - 1])) if end > begin else {}
 
+    def shadows(self, cycle: int | None, *, bins: int, most: int) -> dict[str, dict[str, Any]]:
+        """The shadows of the run at a cycle; see `Moments.shadows`."""
+        with self.reading() as opened:
+            return opened.moments.shadows(cycle=cycle, bins=bins, most=most)
+
     def film(
         self, name: str, cycle: int, *, first: int | None, ahead: int
     ) -> Iterator[list[Shown]]:
@@ -378,7 +385,8 @@ class _Opened:
         self.log = Log(path)
         self.places = Places(self.log)
         self.controls = Controls(self.log, self.places)
-        self.moments = Moments(self.log, self.places, self.controls)
+        self.shadows = Comparisons(self.log, self.places, self.controls)
+        self.moments = Moments(self.log, self.places, self.controls, self.shadows)
         self._frames: dict[bool, Frames] = {}
         self.recent: dict[Any, tuple[float, dict[str, Any]]] = {}
         """Lanes that were asked for, and how long they hold: many viewers ask for the same."""
@@ -393,6 +401,7 @@ class _Opened:
             self.log.refresh()
         if self.places.update() or not self.controls.by:
             self.controls.update()
+            self.shadows.update()
 
     @property
     def steps(self) -> Any:

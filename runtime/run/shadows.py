@@ -38,7 +38,7 @@ class Shadows:
         self.reports: dict[str, ShadowReport] = {}
         """By shadow."""
         self._slots: list[tuple[int, str, bool]] = []
-        self._pairings: dict[str, Pairing] = {}
+        self._pairings: dict[str, Pairing[str]] = {}
         answers = [it for it in plan.slots if issubclass(it.message_type, PromptResponseMsg)]
         for task in plan.graph.tasks:
             of = task.spec.shadow_of
@@ -63,7 +63,7 @@ class Shadows:
                 answer.frame_cycle, answer.response, is_shadow=is_shadow
             )
             if both is not None:
-                self._note(shadow, both)
+                self._note(shadow, Both(answer.frame_cycle, *both))
 
     def _note(self, shadow: str, both: Both) -> None:
         found = self.reports[shadow]

@@ -66,6 +66,7 @@ class Runs:
             ("/{run}/lines", self.lines, {"model": dict[str, Any]}),
             ("/{run}/latencies", self.latencies, {"model": dict[str, Any]}),
             ("/{run}/seen", self.seen, {"model": dict[str, Any]}),
+            ("/{run}/shadows", self.shadows, {"model": dict[str, Any]}),
             ("/{run}/image/{task}", self.image, jpeg),
             ("/{run}/packets/{task}", self.packets, packets),
             ("/{run}/log.mcap", self.log, mcap),
@@ -197,6 +198,21 @@ class Runs:
     async def seen(self, run: str, cycle: _Cycle = None) -> Json:
         """The objects that were found in the minute before a cycle, by task and class."""
         return Json(await self._ask(run, lambda it: it.seen(cycle), cycle))
+
+    async def shadows(
+        self,
+        run: str,
+        cycle: _Cycle = None,
+        bins: Annotated[int, Query(ge=1, le=1000, description="Number of parts.")] = 200,
+        most: Annotated[int, Query(ge=0, le=500, description="Of disagreements.")] = 50,
+    ) -> Json:
+        """By shadow, how often it has disagreed with its task until a cycle, and the `last` times: the
+        cycle in which both had answered, that of the frame, and both answers. Also its `errors`, what it
+        left out (`dropped`, by cause) and what of its `budget` is spent; and by the `parts` of the time
+        of the run, from `at_ns` on, how many frames were `compared` and about how many it `disagreed`.
+
+        Without a cycle, at the last one of the log."""
+        return Json(await self._ask(run, lambda it: it.shadows(cycle, bins=bins, most=most), cycle))
 
     async def image(
         self,

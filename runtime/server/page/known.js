@@ -64,6 +64,7 @@ import {loadMoment, place} from "./timeline/moments.js";
  *   alerts: Record<string, any>, detections: Record<string, any>,
  *   regions: Record<string, any>, settings: Settings, sources: Record<string, any>,
  *   errors: {task: string, text: string}[], error_counts: Record<string, number>, dropped: Record<string, number>,
+ *   shadows: Record<string, {of: string, compared: number, disagreed: number}>,
  *   steps_ms: Record<string, number>, rates_hz: Record<string, number>,
  *   images: Record<string, {cycle: number, at_ns: number, url: string, whole: string, width: number, height: number,
  *     pixels: [number, number], packets: {key: number, number: number} | null}>}} Moment

@@ -193,7 +193,7 @@ def test_what_is_set_for_a_task_is_set_for_its_shadow_unless_that_has_its_own(
             "shadow: {promt: x}",
             "",
             "4:79: unknown key 'promt' in the config of task 'vlm_shadow'; valid keys: prompt, "
-            "wrong_at, breaks, hangs, quiet, shadow (did you mean 'prompt'?)",
+            "wrong_at, wrong_each, breaks, hangs, quiet, budget, shadow (did you mean 'prompt'?)",
         ),
         (
             "shadow: {}",

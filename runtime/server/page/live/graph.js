@@ -107,7 +107,7 @@ function reportThen({then}, id) {
   const {state = null, code = ""} = then?.sources[id] ?? {};
   const text = then?.errors.find(({task}) => task === id)?.text ?? "";
   return {p50_us: step === undefined ? null : step * 1e3, late_s: null, dropped, dropped_by: dropped ? {"": dropped} : {}, state, code,
-    ...failed && {raised: {count: failed, text}}};
+    shadow: then?.shadows[id], ...failed && {raised: {count: failed, text}}};
 }
 
 /** @param {{a: Place, b: Place, title: string, rate: string}} props */

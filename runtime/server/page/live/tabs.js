@@ -7,6 +7,7 @@ import {GraphView} from "./graph.js";
 import {Latencies} from "./latencies.js";
 import {Lines} from "./lines.js";
 import {Seen} from "./seen.js";
+import {Shadows, shadowsOf} from "./shadows.js";
 
 /** @type {[string, string, () => any][]} */
 const TABS = [
@@ -14,16 +15,17 @@ const TABS = [
   ["latencies", "Latencies", Latencies],
   ["lines", "Log", Lines],
   ["seen", "Detections", Seen],
+  ["shadows", "Shadow", Shadows],
+  ["fleet", "Fleet", Fleet],
 ];
-
-/** @type {[string, string, () => any]} */
-const FLEET = ["fleet", "Fleet", Fleet];
 
 export function Tabs() {
   const run = useKnown();
   const fleet = run.report?.fleet ?? [];
-  const tabs = fleet.length > 1 ? [...TABS, FLEET] : TABS;
-  const [chosen, choose] = useState(location.hash === "#fleet" ? "fleet" : "graph");
+  const isThere = (/** @type {string} */ id) => id === "shadows" ? Object.keys(shadowsOf(run)).length > 0 : id !== "fleet" || fleet.length > 1;
+  const tabs = TABS.filter(([id]) => isThere(id));
+  const [wanted, choose] = useState(location.hash === "#fleet" ? "fleet" : "graph");
+  const chosen = tabs.some(([id]) => id === wanted) ? wanted : "graph";
   const list = useRef(/** @type {HTMLElement | null} */ (null));
   /** @param {KeyboardEvent} event */
   const key = event => {

@@ -20,12 +20,12 @@ const FEWEST = 8;
 const REST_MS = 150;
 /** @type {Record<string, string>} */
 const NAMES = {
-  answers: "answers", alerts: "alerts", errors: "errors", settings: "changes", injected: "published", drops: "drops",
+  answers: "answers", disagreements: "disagrees", alerts: "alerts", errors: "errors", settings: "changes", injected: "published", drops: "drops",
   keyframes: "keyframes", labels: "marked wrong", "what-if": "what if",
 };
 /** @type {Record<string, string>} */
 const COLORS = {
-  answers: "--hue0", alerts: "--hue5", errors: "--slow", settings: "--hue3", injected: "--hue4", drops: "--fair",
+  answers: "--hue0", disagreements: "--hue2", alerts: "--hue5", errors: "--slow", settings: "--hue3", injected: "--hue4", drops: "--fair",
   keyframes: "--dim", labels: "--hue1", "what-if": "--hue2",
 };
 
