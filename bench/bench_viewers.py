@@ -6,7 +6,8 @@ clients that do not read.
 The camera is a film of 1080p at 30 pictures a second, played at its own speed, on this machine's
 loopback. CPU time is that of the run's process: with viewers, less that without, in percent of one
 core. The viewers are a process of their own. p99 is of the cycles in the log, 500 a second
-besides the camera's.
+besides the camera's. Each is measured without and with clients, in turns: the range of
+the rounds is the noise. All of it takes four minutes.
 """
 
 import argparse
@@ -45,7 +46,7 @@ _PACKETS = "/api/v0/streaming/ws/cam?format=packets"
 _UNREAD = (_PACKETS, "/api/v0/events", "/api/v0/streaming/video/screen")
 _SETTLE_S = 2.0
 _ROUNDS = 4
-"""How often the cycles are looked at without and with those clients, in turns."""
+"""How often a run is looked at without and with clients, in turns."""
 
 
 @contextmanager
@@ -95,14 +96,20 @@ def window(port, seconds):
 
 
 def p99s_us(run, windows):
-    """The 99th percentile of the cycles of all `windows`, as the run has logged them."""
-    found = []
+    """The 99th percentile of the cycles of each of `windows`, as the run has logged them."""
     with Log(run) as log:
         for first, end in windows:
+            found = []
             for message in log.messages("/flowrun/steps", start=first, end=end):
                 ticks = np.frombuffer(message.fields["ticks_ns"], "<u8")
                 found.append(int(ticks[-1] - ticks[0]))
-    return np.percentile(found, 99) / 1e3
+            yield np.percentile(found, 99) / 1e3
+
+
+def said(values, form):
+    """Their median, and their range."""
+    low, middle, high = (format(it, form) for it in np.percentile(values, [0, 50, 100]))
+    return f"{middle} ({low} to {high})"
 
 
 async def connect(port, path):
@@ -132,7 +139,7 @@ async def view(port, count, seconds):
 
 
 async def stay(port, count, seconds):
-    """`count` clients of all streams who never read; new ones for those that are cut."""
+    """`count` clients of all streams who never read. For less than the 20 s after which they are cut."""
     connections = []
     until = time.monotonic() + seconds
     for number in range(count):
@@ -170,26 +177,32 @@ def main():
             process.terminate()
             process.wait()
 
-    with running(2 * seconds + 60, {"tasks": "", "cnx": ""}) as (run, port, _):
+    print(f"load {os.getloadavg()[0]:.1f}")
+    long_s = _ROUNDS * (2 * seconds + 6 * _SETTLE_S) + 60
+    with running(long_s, {"tasks": "", "cnx": ""}) as (run, port, _):
         time.sleep(_SETTLE_S)
-        alone = used(run, seconds)
-        with clients("view", port, seconds + 2 * _SETTLE_S):
-            watched = used(run, seconds)
+        alone, watched = [], []
+        for _ in range(_ROUNDS):
+            alone.append(used(run, seconds))
+            with clients("view", port, seconds + 2 * _SETTLE_S):
+                watched.append(used(run, seconds))
+        more = np.subtract(watched, alone)
         print(f"1080p30, {options.viewers} viewers of its packets")
         print(
-            f"  alone {alone:.1f} % of a core, watched {watched:.1f} %: {watched - alone:.1f} % more; "
-            "asked of 20: 5 %"
+            f"  alone {said(alone, '.1f')} % of a core, watched {said(watched, '.1f')} %: "
+            f"{said(more, '.1f')} % more; asked of 20: 5 %"
         )
-    with running(2 * _ROUNDS * seconds + 60, _TICKS) as (_, port, runs):
+    with running(long_s, _TICKS) as (_, port, runs):
         quiet, crowded = [], []
         for _ in range(_ROUNDS):
             quiet.append(window(port, seconds))
             with clients("stay", port, seconds + 2 * _SETTLE_S):
                 crowded.append(window(port, seconds))
         [log] = [it for it in runs.iterdir() if it.is_dir()]
-        before, after = p99s_us(log, quiet), p99s_us(log, crowded)
+        before, after = (list(p99s_us(log, it)) for it in (quiet, crowded))
         print(f"500 cycles a second, {options.idle} clients that do not read")
-        print(f"  p99 of a cycle: {before:,.0f} us without them, {after:,.0f} us with them")
+        print(f"  p99 of a cycle, us: {said(before, ',.0f')} without them")
+        print(f"                      {said(after, ',.0f')} with them")
 
 
 if __name__ == "__main__":
