@@ -93,7 +93,22 @@ SEEN = """(() => {
   look();
 })()"""
 """Notes which pictures the page shows from now on: milliseconds, and cycle."""
+CLICKED = """window.clicked = new Promise(done => {
+  const timeline = document.querySelector('.timeline'), before = timeline.dataset.cycle;
+  addEventListener('pointerup', () => {
+    const begin = performance.now();
+    const look = () => {
+      const {moment, past} = document.querySelector('.screen').dataset, {cycle} = timeline.dataset;
+      if (cycle !== before && moment === cycle && past === 'exact') done(performance.now() - begin);
+      else requestAnimationFrame(look);
+    };
+    look();
+  }, {once: true, capture: true});
+}); 0"""
+"""Waits for a click on the timeline; `window.clicked` gives the milliseconds until the exact picture."""
 DRAG_S, REST_S = 3.0, 20.0
+HOVER_S, CLICKS = 1.0, 20
+"""How long the pointer rests before a click, and how often."""
 PART_S = 20
 """Of the part that is dragged in, once the timeline is zoomed."""
 GRAPH = {
@@ -325,6 +340,10 @@ def dragged(
             print(
                 f"  {name}: {shown_hz:.1f} pictures/s, the exact one after {1e3 * rested_s:.0f} ms"
             )
+        zoom(browser, cycles)
+        print(
+            f"clicked anywhere, where the pointer has been for {HOVER_S:g} s: {said(clicks(browser))}"
+        )
     if with_client:
         print("JPEGs of the server:")
         for name, at in drags.items():
@@ -370,6 +389,24 @@ def pointed(browser: Browser, begin: float, end: float) -> tuple[float, float]:
     rested_s = time.perf_counter() - ended
     pictures = {it[1] for it in browser.evaluate("window.seen") if it[0] <= last_ms}
     return len(pictures) / DRAG_S, rested_s
+
+
+def clicks(browser: Browser) -> list[float]:
+    """The seconds from clicks on the timeline, where the pointer has rested, to their exact pictures."""
+    places, took = random.Random(1), []
+    left, width, top = browser.evaluate(
+        "(it => [it.left, it.width, it.top])"
+        "(document.querySelector('.timeline canvas').getBoundingClientRect())"
+    )
+    for _ in range(CLICKS):
+        x = left + places.uniform(0.05, 0.95) * width
+        browser.mouse("mouseMoved", x, top + 20)
+        time.sleep(HOVER_S)
+        browser.evaluate(CLICKED)
+        browser.mouse("mousePressed", x, top + 20)
+        browser.mouse("mouseReleased", x, top + 20)
+        took.append(browser.evaluate("window.clicked") / 1e3)
+    return took
 
 
 Asking = Callable[..., httpx.Response]

@@ -140,3 +140,28 @@ def test_where_packets_give_other_pictures_the_server_gives_the_recorded_one(
         assert nearest(page, pictures) == cycle
     why = json.dumps("as JPEGs: this browser cannot decode H.264 (no WebCodecs)")
     assert page.evaluate(f"{SAID}.includes({why})")
+
+
+def test_where_the_pointer_rests_the_picture_comes_before_a_click(recorded, viewed):
+    run = recorded("plain.mp4")
+    with Log(run) as log:
+        pictures = {it.cycle: it.pixels.astype(np.int16) for it in log.frames("/cam/image")}
+    page = viewed(run)
+    page.wait_for(f"{SCREEN}.dataset.past == 'exact'")
+    asked = "performance.getEntriesByType('resource').filter(it => it.name.includes('/packets/')).length"
+    left, top, width = page.evaluate(
+        "(r => [r.left, r.top, r.width])"
+        "(document.querySelector('.timeline canvas').getBoundingClientRect())"
+    )
+    at = left + 0.42 * width, top + 20
+    page.mouse("mouseMoved", *at)
+    page.wait_for("document.querySelector('.timeline').dataset.foreseen")
+    before = page.evaluate(asked)
+    shown = page.evaluate(f"{SCREEN}.dataset.moment")
+    page.mouse("mousePressed", *at)
+    page.mouse("mouseReleased", *at)
+    page.wait_for(f"{SCREEN}.dataset.moment != {shown} && {SCREEN}.dataset.past == 'exact'")
+    cycle = int(page.evaluate(f"{SCREEN}.dataset.cycle"))
+    assert nearest(page, pictures) == cycle
+    assert KEY_EVERY < cycle < 2 * KEY_EVERY
+    assert page.evaluate(asked) == before

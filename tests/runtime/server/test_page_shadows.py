@@ -5,7 +5,7 @@ import json
 import pytest
 
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.shadows import pairs_of
+from flowrun.runtime.log.shadows import compared
 from flowrun.runtime.recorded.run import RecordedRun
 from support.axe import violations
 from support.shadow_runs import GRAPH, is_seen, ran
@@ -35,25 +35,30 @@ def opened(page, shadow):
 
 def test_the_last_disagreements_lead_to_their_moments(viewed, run):
     with Log(run) as log:
-        pairs = {it.frame_cycle: it for it in pairs_of(log, "vlm_shadow", "vlm") if not it.agree}
+        [its] = [it for it in compared(log) if it.shadow == "vlm_shadow"]
     recorded = RecordedRun("x", run)
     last = recorded.shadows(None, bins=1, most=1)["vlm_shadow"]["last"][0]
     recorded.close()
     page = viewed(run)
     opened(page, "vlm_shadow")
     page.wait_for(f"{ROWS}[0]?.dataset.cycle == {last['cycle']}")
-    both = pairs[last["frame_cycle"]]
+    [both] = [it for it in its.disagreed if it.frame_cycle == last["frame_cycle"]]
     shown = page.evaluate(f"{ROWS}[0].querySelector('.said').innerText")
     assert both.said in shown
     assert both.shadow_said in shown
     page.wait_for(f"{ROWS}[0].querySelector('img')?.naturalWidth > 0")
     assert f"cycle={last['frame_cycle']}" in page.evaluate(f"{ROWS}[0].querySelector('a').href")
     page.wait_for(f"{PANEL}.querySelectorAll('.rate .differ').length > 0")
-    page.evaluate(f"{ROWS}[0].querySelector('button').click()")
+    page.evaluate(f"{ROWS}[0].querySelectorAll('button')[0].click()")
     page.wait_for(f"{TIMELINE}.dataset.shown == {last['cycle']}")
-    answers = "document.querySelector('.answers').innerText"
-    page.wait_for(f"{answers}.includes({json.dumps(both.said)})")
-    assert both.shadow_said in page.evaluate(answers)
+    page.wait_for(f"{ROWS}[0]?.dataset.cycle == {last['cycle']}")
+    page.wait_for(
+        f"document.querySelector('.answers').innerText.includes({json.dumps(both.shadow_said)})"
+    )
+    page.evaluate(f"{ROWS}[0].querySelectorAll('button')[1].click()")
+    frame = last["frame_cycle"]
+    page.wait_for(f"{TIMELINE}.dataset.shown == {frame}")
+    page.wait_for(f"document.querySelector('.screen[data-past=exact]')?.dataset.cycle == {frame}")
 
 
 def test_at_a_moment_before_nothing_of_later_is_shown(viewed, run):

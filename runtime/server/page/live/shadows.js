@@ -70,7 +70,7 @@ export function Shadows() {
         <${Frame} task=${camera} cycle=${both.frame_cycle} />
         <div class="said"><div class="meta"><button type="button" class="link" title="go to the moment when both had answered"
             onClick=${() => run.look(both.cycle)}>${clock(both.at_ns)}</button>
-            <span>cycle ${count(both.cycle)}</span>${times > 1 && html`<span class="pill">×${count(times)}</span>`}</div>
+            <button type="button" class="link" title="go to the moment of the frame" onClick=${() => run.look(both.frame_cycle)}>frame of cycle ${count(both.frame_cycle)}</button>${times > 1 && html`<span class="pill">×${count(times)}</span>`}</div>
           ${[[of, both.said], [chosen, both.shadow_said]].map(([name, text]) => html`<p class="response" key=${name}>
             <${Chip} name=${name} among=${[of, chosen]} /> ${text === null ? html`<i>not in the log</i>` : cut(String(text)) || html`<i>an empty answer</i>`}</p>`)}
         </div></li>`)}

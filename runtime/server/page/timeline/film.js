@@ -151,7 +151,8 @@ export class Film {
     /** How many pictures the decoder holds back, for its order or its threads, as far as that was seen. */ this.held = Infinity;
     this.configured = "";
     /** What somebody sees: the key frame that it needs, its packet, and since when. */ this.seen = {key: -1, number: -1, at: 0};
-    /** @type {(Wanted & {near: (picture: Picture) => void, done: (found: Picture | null, error?: Error) => void}) | null} */
+    /** What is waited for; quiet: nobody does yet.
+     * @type {(Wanted & {quiet: boolean, near: (picture: Picture) => void, done: (found: Picture | null, error?: Error) => void}) | null} */
     this.want = null;
     /** The key of the group in which somebody looks about. @type {number | null} */ this.before = null;
     this.keeps = false;
@@ -174,7 +175,20 @@ export class Film {
     }
     if (this.why) return Promise.reject(new Error(this.why));
     return new Promise((resolve, reject) => {
-      this.want = {...wanted, near, done: (found, error) => error ? reject(error) : resolve(found)};
+      this.want = {...wanted, quiet: false, near, done: (found, error) => error ? reject(error) : resolve(found)};
+      this.wake();
+      this.run();
+    });
+  }
+
+  /** Have a picture decoded, and its key frame, for somebody who may want them soon. What is waited for goes first.
+   * @param {Wanted} wanted @returns {Promise<boolean>} whether it is there */
+  foresee(wanted) {
+    if (kept.frames.has(this.keyOf(wanted.key, wanted.number))) return Promise.resolve(true);
+    if (this.why || this.want?.quiet === false) return Promise.resolve(false);
+    this.give(null);
+    return new Promise(resolve => {
+      this.want = {...wanted, quiet: true, near: () => {}, done: found => { found?.image.close?.(); resolve(!!found); }};
       this.wake();
       this.run();
     });
@@ -198,9 +212,11 @@ export class Film {
     this.given.add(number);
     this.held = Math.min(this.held, Math.max(0, this.fed - 1 - this.given.size));
     const {want} = this;
-    if (this.keeps && this.group) kept.add(this.keyOf(this.group.key, number), picture);
-    if (want && this.group && this.group.key === want.key && (want.number === number || this.isNearer(want, number))) {
-      this.note(want.key, number);
+    const isOfWant = want !== null && this.group?.key === want.key;
+    const isForeseen = isOfWant && want.quiet && (want.number === number || this.given.size === 1);
+    if ((this.keeps || isForeseen) && this.group) kept.add(this.keyOf(this.group.key, number), picture);
+    if (isOfWant && (want.number === number || !want.quiet && this.isNearer(want, number))) {
+      if (!want.quiet) this.note(want.key, number);
       if (want.number === number) this.give(picture); else want.near(picture);
     } else {
       image.close?.();

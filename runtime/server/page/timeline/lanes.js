@@ -18,6 +18,8 @@ const ZOOM = 1.3;
 const FEWEST = 8;
 /** After this long in one place a drag rests: then its own cycle is shown, not the key frame near it. */
 const REST_MS = 150;
+/** After this long in one place a pointer that drags nothing may be about to press there. */
+const HOVER_MS = 120;
 /** @type {Record<string, string>} */
 const NAMES = {
   answers: "answers", disagreements: "disagrees", alerts: "alerts", errors: "errors", settings: "changes", injected: "published", drops: "drops",
@@ -197,10 +199,11 @@ export function since(s, step = 1) {
 /** The lanes, to drag in: a slider over the cycles.
  * @param {{lanes: Lanes, marks: Marks[], cycle: number | null, range: Span | null, text: string,
  *   onMove: (part: number, rests: boolean) => void, onRange: (range: Span) => void, onView: (view: Span | null) => void,
- *   onWidth: (width: number) => void, onEnter: () => void}} props
+ *   onWidth: (width: number) => void, onEnter: () => void, onHover: (cycle: number | null) => void}} props
+ *   onHover: called with the cycle where the pointer rests without a drag, and with null when it goes on.
  *   onMove: called with `rests` false while somebody drags, and true when they stop.
  */
-export function LaneChart({lanes, marks, cycle, range, text, onMove, onRange, onView, onWidth, onEnter}) {
+export function LaneChart({lanes, marks, cycle, range, text, onMove, onRange, onView, onWidth, onEnter, onHover}) {
   const canvas = useRef(/** @type {HTMLCanvasElement | null} */ (null));
   const [width, setWidth] = useState(0);
   const [theme, setTheme] = useState(0);
@@ -266,8 +269,13 @@ export function LaneChart({lanes, marks, cycle, range, text, onMove, onRange, on
   };
   const move = (/** @type {PointerEvent} */ event) => {
     setHover(part(event));
-    if (!drag.current) return;
     clearTimeout(rest.current);
+    if (!drag.current) {
+      const cycle = cycleAt(lanes, part(event));
+      onHover(null);
+      rest.current = setTimeout(() => onHover(cycle), HOVER_MS);
+      return;
+    }
     if (!drag.current.range) {
       const at = part(event);
       rest.current = setTimeout(() => onMove(at, true), REST_MS);
@@ -291,7 +299,7 @@ export function LaneChart({lanes, marks, cycle, range, text, onMove, onRange, on
       aria-valuenow=${cycle ?? lanes.last_cycle} aria-valuetext=${text} data-lanes=${lanes.lanes.length}
       data-from=${lanes.from_cycle} data-to=${lanes.to_cycle}
       onPointerDown=${down} onPointerMove=${move} onPointerUp=${up} onPointerCancel=${up}
-      onPointerEnter=${onEnter} onPointerLeave=${() => setHover(null)}></canvas>
+      onPointerEnter=${onEnter} onPointerLeave=${() => { setHover(null); if (!drag.current) clearTimeout(rest.current); onHover(null); }}></canvas>
     ${at === null ? null : html`<output class="lane-hover" style=${{
       left: `calc(var(--lane-names) + ${100 * /** @type {number} */ (hover)}% - ${/** @type {number} */ (hover)} * var(--lane-names))`,
       transform: `translateX(-${100 * /** @type {number} */ (hover)}%)`}}>cycle ${at}${isIn(lanes.gaps, at) ? ", not recorded" : ""} · ${

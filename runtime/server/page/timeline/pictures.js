@@ -5,13 +5,28 @@ import {useEffect, useMemo, useRef, useState} from "../html.js";
 import {jpegPicture} from "../decoding.js";
 import {drawPicture} from "../live/draw.js";
 import {Film} from "./film.js";
-import {place, wide} from "./moments.js";
+import {loadMoment, place, wide} from "./moments.js";
 
 /** @typedef {import("../decoding.js").Picture} Picture */
 /** Where a picture is, as `GET .../moment` gives it.
  * @typedef {import("../known.js").Moment["images"][string]} Place */
 /** What is drawn. key: the key frame that it needs, if packets give it. exact: whether it is the one that is wanted.
  * @typedef {{cycle: number, at_ns: number | null, key: number | null, exact: boolean}} Shown */
+
+/** Those of the cameras that are shown, by where their packets are. @type {Map<string, Film>} */
+const films = new Map();
+/** @param {string} run @param {string} task */
+const packetsOf = (run, task) => `${place(run)}/packets/${encodeURIComponent(task)}`;
+
+/** Have the pictures of a moment decoded that somebody may go to soon. Returns whether they are there.
+ * @param {string} run @param {number} cycle @param {() => boolean} isOver whether nobody will */
+export async function foresee(run, cycle, isOver) {
+  const moment = await loadMoment(run, cycle).catch(() => null);
+  if (!moment || isOver()) return false;
+  const found = Object.entries(/** @type {Record<string, Place>} */ (moment.images)).map(([task, {packets, cycle: its}]) =>
+    packets && films.get(packetsOf(run, task))?.foresee({cycle: its, ...packets}));
+  return (await Promise.all(found)).some(Boolean);
+}
 
 /** Draws onto a canvas the picture at `then`, and while that is made and far away, those that are there sooner.
  * `error` says why it cannot be had, `form` why it is a JPEG.
@@ -20,8 +35,11 @@ export function usePast(run, task, then) {
   const canvas = useRef(/** @type {HTMLCanvasElement | null} */ (null));
   const [shown, setShown] = useState(/** @type {Shown | null} */ (null));
   const [error, setError] = useState("");
-  const film = useMemo(() => new Film(`${place(run)}/packets/${encodeURIComponent(task)}`), [run, task]);
-  useEffect(() => () => film.close(), [film]);
+  const film = useMemo(() => new Film(packetsOf(run, task)), [run, task]);
+  useEffect(() => {
+    films.set(film.url, film);
+    return () => { if (films.get(film.url) === film) films.delete(film.url); film.close(); };
+  }, [film]);
   useEffect(() => {
     setError("");
     if (!then) { film.stop(); setShown(null); return undefined; }

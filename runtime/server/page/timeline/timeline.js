@@ -6,6 +6,7 @@ import {clock, count} from "../words.js";
 import {ClipPanel} from "./clip.js";
 import {LaneChart, cycleAt, cycleNear, partAt, since, timeAt, zoomed} from "./lanes.js";
 import {loadMoment, place} from "./moments.js";
+import {foresee} from "./pictures.js";
 import {SPEEDS, usePlayback} from "./play.js";
 import {WhatIfPanel} from "./what-if.js";
 import {WrongPanel} from "./wrong.js";
@@ -34,6 +35,7 @@ export function Timeline({run, moment, onMoment}) {
   const [labels, setLabels] = useState(/** @type {any[]} */ ([]));
   const [whatIf, setWhatIf] = useState(/** @type {any} */ (null));
   const measured = (/** @type {number} */ wide) => { if (wide) setWidth(wide); };  // 0: of what is taken off the page
+  const hovered = useRef(/** @type {number | null} */ (null));
   const root = useRef(/** @type {HTMLElement | null} */ (null));
   const now = useRef({moment, view, lanes});
   now.current = {moment, view, lanes};
@@ -203,7 +205,11 @@ export function Timeline({run, moment, onMoment}) {
         setPlaying(false);
         if (isLive && part >= .998 && !view) onMoment(null);
         else onMoment(rests ? cycleAt(lanes, part) : cycleNear(lanes, part));
-      }} onEnter=${() => setDrags(true)} onRange=${setRange} onView=${setView} onWidth=${measured} />
+      }} onEnter=${() => setDrags(true)} onHover=${(/** @type {number | null} */ cycle) => {
+        hovered.current = cycle;
+        if (cycle === null || playing) return;
+        foresee(run, cycle, () => hovered.current !== cycle).then(is => { if (is && root.current) root.current.dataset.foreseen = String(cycle); });
+      }} onRange=${setRange} onView=${setView} onWidth=${measured} />
     ${(missing.length > 0 || error) && html`<p class="timeline-said" role="status" tabindex="0">
       ${[error, ...missing.map(it => `Missing: ${it}`)].filter(Boolean).join(" · ")}</p>`}
     ${panel === "what-if" && html`<${WhatIfPanel} run=${run} moment=${shown} range=${chosen()} onRange=${setRange}
