@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from flowrun.msgs.alert import AlertMsg
 from flowrun.msgs.message import Message
+from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.alone import Alone
 from flowrun.runtime.engine.rates import Rate
 from flowrun.runtime.errors import LogError, UsageError
@@ -29,7 +30,6 @@ from flowrun.runtime.log.slab.format import CONTROL_TOPIC, GRAPH_SOURCE
 from flowrun.runtime.recorded.moment import graph_of
 from flowrun.runtime.run.log_lines import drop_logs
 from flowrun.runtime.run.trust import why_not_own
-from flowrun.runtime.task import CycleTime
 from flowrun.runtime.testbench.spread import Broken, Done, Part, spread
 from flowrun.runtime.wording import listed, nearest
 from flowrun.tasks.alert import Alert, is_function
