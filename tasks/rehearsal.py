@@ -27,7 +27,7 @@ from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.log.message import LogMessage
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CONTROL_TOPIC, GRAPH_SOURCE
-from flowrun.runtime.recorded.moment import graph_of
+from flowrun.runtime.recorded.graph import graph_of
 from flowrun.runtime.run.log_lines import drop_logs
 from flowrun.runtime.run.trust import why_not_own
 from flowrun.runtime.testbench.spread import Broken, Done, Part, spread

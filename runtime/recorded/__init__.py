@@ -6,6 +6,7 @@
 | `run.py`      | one run: its summary, and who reads it when                              |
 | `stretches.py`| a live run whose recording was stopped and begun again, as one run       |
 | `moment.py`   | everything of one moment: answers, settings, errors, pictures            |
+| `graph.py`    | the graph, as the log says it                                            |
 | `lanes.py`    | what happened when, counted by the parts of a span of time               |
 | `shadows.py`  | what shadows said, next to the tasks whose shadows they are              |
 | `latencies.py`| how long things took, by the parts of a span of time                    |

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -18,7 +17,6 @@ from flowrun.runtime.log.message import LogMessage, Topic
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import (
     CODEC,
-    GRAPH_RESOLVED,
     KEYFRAME_TOPIC,
     NO_PAYLOAD,
     PAYLOAD,
@@ -30,13 +28,14 @@ from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.recorded.controls import Controls
 from flowrun.runtime.recorded.film import packets_of
 from flowrun.runtime.recorded.frames import message_of, shown_size
+from flowrun.runtime.recorded.graph import graph_of, map_in
 from flowrun.runtime.recorded.lanes import ALERTS, ANSWERS, named
 from flowrun.runtime.recorded.latencies import steps_ms
 from flowrun.runtime.recorded.places import Places, TopicPlaces
 from flowrun.runtime.recorded.regions import REGIONS, regions
 from flowrun.runtime.recorded.shadows import Comparisons
 
-__all__ = ["Moments", "detections", "graph_of", "pictures_of"]
+__all__ = ["Moments", "detections", "pictures_of"]
 
 _DETECTIONS = "DetectionsMsg"
 _RATE_NS = 5_000_000_000
@@ -250,8 +249,8 @@ class Moments:
         first = self._places.of(STEPS_TOPIC).cycle(0)
         keyframe = self._last(KEYFRAME_TOPIC, cycle, missing) if first else None
         if keyframe is not None:
-            for task, frozen in _map(keyframe.fields.get("tasks")).items():
-                found.setdefault(task, {}).update(_map(_map(frozen).get("live")))
+            for task, frozen in map_in(keyframe.fields.get("tasks")).items():
+                found.setdefault(task, {}).update(map_in(map_in(frozen).get("live")))
         since = first if keyframe is None else keyframe.cycle
         for task, values in self._controls.settings(cycle, since=since).items():
             found.setdefault(task, {}).update(values)
@@ -335,35 +334,6 @@ def _within(places: TopicPlaces, time_ns: int, span_ns: int) -> tuple[int, int]:
     ends = np.array([max(0, time_ns - span_ns), time_ns], np.uint64)
     begin, end = np.searchsorted(places.times, ends, side="right").tolist()
     return begin, end
-
-
-def graph_of(log: Log) -> dict[str, list[dict[str, Any]]]:
-    """The resolved graph that a log holds, secrets masked: its `tasks`, each with an `id`, `type` and
-    `config`, and its connections `cnx` with `src` and `dst`. What a log of somebody else holds besides
-    is left out; empty where it holds none."""
-    try:
-        graph = json.loads(log.attachments.get(GRAPH_RESOLVED, b"{}"))
-    except (ValueError, RecursionError):
-        graph = None
-    found = graph if isinstance(graph, dict) else {}
-    tasks = [
-        {**task, "type": str(task.get("type", "")), "config": _map(task.get("config"))}
-        for task in _maps(found.get("tasks"))
-        if isinstance(task.get("id"), str)
-    ]
-    ends = ("src", "dst")
-    cnx = [
-        it for it in _maps(found.get("cnx")) if all(isinstance(it.get(end), str) for end in ends)
-    ]
-    return {"tasks": tasks, "cnx": cnx}
-
-
-def _maps(value: Any) -> list[dict[str, Any]]:
-    return [it for it in value if isinstance(it, dict)] if isinstance(value, list) else []
-
-
-def _map(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def pictures_of(topics: Mapping[str, Topic]) -> dict[str, Topic]:

@@ -21,11 +21,12 @@ from flowrun.runtime.recorded.clip import begin_of_clip
 from flowrun.runtime.recorded.controls import Controls
 from flowrun.runtime.recorded.film import shown_from
 from flowrun.runtime.recorded.frames import SMALL, Frames, message_of
+from flowrun.runtime.recorded.graph import graph_of
 from flowrun.runtime.recorded.labels import LONGEST, Label, Labels, check_boxes
 from flowrun.runtime.recorded.lanes import kind_of, lanes, named
 from flowrun.runtime.recorded.latencies import latencies
 from flowrun.runtime.recorded.lines import Level, lines
-from flowrun.runtime.recorded.moment import Moments, graph_of
+from flowrun.runtime.recorded.moment import Moments
 from flowrun.runtime.recorded.places import Places
 from flowrun.runtime.recorded.shadows import Comparisons
 from flowrun.runtime.wording import described, listed, nearest

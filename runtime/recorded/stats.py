@@ -27,7 +27,7 @@ from flowrun.runtime.log.slab.format import (
     STEP_TASKS,
     STEPS_TOPIC,
 )
-from flowrun.runtime.recorded.moment import graph_of
+from flowrun.runtime.recorded.graph import graph_of
 
 __all__ = ["PathStats", "PortStats", "RunStats", "StepStats", "Times", "run_stats"]
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.errors import FlowrunError, LogError
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.recorded.moment import graph_of
+from flowrun.runtime.recorded.graph import graph_of
 from flowrun.runtime.recorded.places import Places
 from flowrun.runtime.run.log_lines import drop_logs
 from flowrun.runtime.testbench.spread import Broken, Part, cores, spread
