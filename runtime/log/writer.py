@@ -16,7 +16,7 @@ import contextlib
 import os
 import struct
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -118,6 +118,8 @@ class LogWriter:
         self._packed_records: list[_Message] = []
         schemas, channels, self._outputs = channels_of(outputs)
         self._pictures: dict[str, PictureEncoder] = {}
+        self._raw_bytes: Counter[str] = Counter()
+        """By topic, what raw pictures have taken."""
         self._first_cycles: deque[int] = deque(maxlen=keep_slabs)
         """Of the last slabs, of which a flight recorder keeps this number."""
         ids = {channel.topic: channel.id for channel in channels}
@@ -195,12 +197,18 @@ class LogWriter:
             return None
         view = message.view()
         if output.codec == "raw":
-            return lambda _cycle: view.encode()
+            if not isinstance(view, ImageRgb8Msg):
+                return lambda _cycle: view.encode()
+            return lambda _cycle: self._counted(output.topic, view.encode())
         assert isinstance(message, ImageRgb8Msg)
         assert isinstance(view, ImageRgb8Msg)
         picture, shown = message, view
         encoder = self._pictures.setdefault(output.topic, PictureEncoder(output.codec))
         return lambda cycle: encoder.encode(shown, cycle, video=picture.video)
+
+    def _counted(self, topic: str, parts: Sequence[Buffer]) -> Sequence[Buffer]:
+        self._raw_bytes[topic] += sum(map(len, parts))
+        return parts
 
     def commit(
         self,
@@ -253,6 +261,12 @@ class LogWriter:
                 self._packed_records = []
             self.messages += outputs
             self._last = cycle, now_ns
+
+    @property
+    def picture_bytes(self) -> dict[str, int]:
+        """By topic, what pictures that are stored without packets have taken so far."""
+        encoded = {topic: it.pixel_bytes for topic, it in list(self._pictures.items())}
+        return {**self._raw_bytes, **encoded}
 
     def _note_slab(self, cycle: int) -> None:
         """A slab begins with `cycle`; where only some are kept, tell what encodes pictures."""

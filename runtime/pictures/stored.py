@@ -91,6 +91,8 @@ class PictureEncoder:
     def __init__(self, codec: str) -> None:
         self.codec = codec
         self.first_kept = 0
+        self.pixel_bytes = 0
+        """What pictures without packets have taken so far."""
         self._cycle: int | None = None
         self._asked: tuple[int, bool] | None = None
         """Of the cycle encoded last, whether its picture had been read."""
@@ -141,6 +143,8 @@ class PictureEncoder:
             own["codec"], data = self.codec, self._pack(pixels)
             shown = self.codec
         fields = [protobuf.text_field(_FORMAT, shown)]
+        if own["codec"] != "packets":
+            self.pixel_bytes += len(data)
         front = message.pack_front(own, fields, source=_FRAME_ID, data=_DATA, size=len(data))
         return front, data
 

@@ -37,6 +37,7 @@ from flowrun.runtime.links.transport import Transport
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.captured import Captured
 from flowrun.runtime.run.clips import ClipMaker, asks_for_clips
+from flowrun.runtime.run.disk_use import large_pictures
 from flowrun.runtime.run.log_lines import TO_LOG_ONLY, Stream, configure_logs
 from flowrun.runtime.run.observed import Observed
 from flowrun.runtime.run.recording import Recording
@@ -185,6 +186,7 @@ class Run:
         if self._shadows.reports:
             self.watch(self._shadows.look)
         self._mention_s: dict[str, float] = {}
+        self._has_mentioned_pictures = False
         self._thread = threading.get_ident()
         self._pid = os.getpid()
         _RUNS.add(self)
@@ -280,6 +282,7 @@ class Run:
                 )
             for task in self.executor.published.never_ran:
                 log.info("never ran: what it needs did not come", task=task)
+            self._mention_pictures()
         self._lines.flush(self.log)
         return reason, error
 
@@ -466,12 +469,27 @@ class Run:
         return self.executor.whereabouts.busy()
 
     def attend(self) -> None:
-        """Log which source is silent. To be called a few times a second, from any thread but that of
-        `run`."""
+        """Log which source is silent, and whose pictures fill the log. To be called a few times a
+        second, from any thread but that of `run`."""
         if self._has_run and self._state == "Running":
             self._captured.keep_on()
             if self.executor.has_started and self.executor.stop_reason is None:
                 self._mention_silence()
+                self._mention_pictures()
+
+    def _mention_pictures(self) -> None:
+        writer = self._recording.writer
+        if writer is None or self._has_mentioned_pictures:
+            return
+        duration_s = (self._clock.now_ns() - self._started_ns) / 1e9
+        large = large_pictures(self.plan, writer.picture_bytes, writer.size, duration_s)
+        if large is not None:
+            self._has_mentioned_pictures = True
+            self._log_of(large.task).warning(
+                "its pictures are most of the log",
+                mb_per_s=round(large.mb_per_s),
+                hint=large.hint,
+            )
 
     def _mention_silence(self) -> None:
         silent = self.executor.published.silent_s(monotonic_s())
