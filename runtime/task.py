@@ -157,6 +157,10 @@ class Task:
     message or writing a file. A replay neither starts nor calls it; what it published, if anything, and
     what it raised come from the log."""
 
+    external: ClassVar[bool] = False
+    """Whether what the task publishes comes from outside the run; where its config decides that, define
+    `is_external` instead."""
+
     leaves_out: ClassVar[bool] = False
     """Whether the task leaves out some of its inputs, and says so by `ctx.dropped`. What it says MUST
     NOT decide about a message: a replay takes it from the log."""
@@ -239,8 +243,9 @@ class Task:
     def is_external(cls, config: TaskConfig) -> bool:  # noqa: ARG003
         """Whether what the task publishes comes from outside the run, such as a server's answers. It
         may then differ the next time, and a replay takes it from the log without starting the task.
-        Not called for sources: what they publish always comes from outside."""
-        return False
+        Not called for sources: what they publish always comes from outside. As `external` says, unless
+        a class defines it."""
+        return cls.external
 
     def start(self, ctx: Context) -> None:
         """Open devices, load models. Called once, before the first cycle; may block."""

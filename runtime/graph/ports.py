@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import TaskDefinitionError
+from flowrun.runtime.graph.overridden import refuse_other_kinds
 from flowrun.runtime.task import Context, M, Task, TaskConfig, _InputMarker, _OutputMarker
 
 __all__ = [
@@ -162,6 +163,7 @@ def ports_of(task_class: type[Task]) -> tuple[Port, ...]:
 
 def _ports_of(task_class: type[Task]) -> tuple[Port, ...]:
     _refuse_asynchronous(task_class)
+    refuse_other_kinds(task_class)
     _refuse_other_parameters(task_class)
     name = task_class.__name__
     process = getattr(task_class, "process", None)
