@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -46,7 +47,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise LogError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
         if not is_stream:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # none, or nothing can be in that place
+                part.unlink()
 
 
 @contextmanager

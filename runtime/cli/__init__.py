@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import codecs
 import contextlib
+import errno
 import faulthandler
 import importlib
 import io
@@ -75,6 +76,14 @@ _MODULES = {
 _GROUP = "flowrun.commands"
 
 _BROKEN_PIPE = 128 + 13
+# fmt: off
+_OF_THE_MACHINE = {
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ELOOP,
+    errno.EMFILE, errno.ENAMETOOLONG, errno.ENODEV, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR,
+    errno.ENOTEMPTY, errno.EPERM, errno.EROFS, errno.ETXTBSY,
+}
+# fmt: on
+"""Errors of a file that say by themselves what is wrong: a traceback would add nothing."""
 """The exit status that a shell gives a command ended by SIGPIPE, as in `cat big.txt | head -1`."""
 
 
@@ -164,7 +173,10 @@ def _status(argv: list[str] | None) -> int:
     except OSError as error:
         raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
         if not isinstance(raw, _Stdout) or raw.error is not error:
-            raise
+            if error.errno not in _OF_THE_MACHINE or error.filename is None:
+                raise
+            say(f"flowrun: {os.fsdecode(error.filename)}: {error.strerror}")
+            return 1
         # Python flushes stdout once more at exit; the rest must go somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), raw.fileno())
         if isinstance(error, BrokenPipeError):

@@ -1,4 +1,4 @@
-"""`flowrun check [GRAPH...]`: list everything that is wrong with graph files, without running them."""
+"""`flowrun check [GRAPH|DIR...]`: list all that is wrong with graph files, without running them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ def add_parser(subparsers: Any) -> None:
         "Report every mistake as file:line:column; the exit status is then 2.",
     )
     parser.add_argument(
-        "graph", nargs="*", type=Path, metavar="GRAPH", help="(every .yaml and .yml file here)"
+        "graph",
+        nargs="*",
+        type=Path,
+        metavar="GRAPH",
+        help="a graph file, or a folder with them (this one): every .yaml and .yml file in it",
     )
     parser.add_argument(
         "--elsewhere",
@@ -38,8 +42,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     status = 0
-    paths = args.graph or sorted([*Path().glob("*.yaml"), *Path().glob("*.yml")])
-    if not paths:
+    paths = [path for given in args.graph for path in _graphs_in(given) or [given]]
+    if not args.graph and not (paths := _graphs_in(Path())):
         raise UsageError(f"no .yaml file in {Path().absolute()}; name the graphs to check")
     for path in paths:
         try:
@@ -58,6 +62,10 @@ def run(args: argparse.Namespace) -> int:
                 print_text(f"{leak.where}: warning: {leak.message}", file=sys.stderr)
             print_text(f"{path}: ok: {'; '.join(parts)}")
     return status
+
+
+def _graphs_in(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
 
 
 def summary(plan: Plan) -> str:

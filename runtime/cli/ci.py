@@ -24,6 +24,8 @@ __all__ = ["add_parser", "run"]
 _MOST_SHOWN = 3
 """Changes of a run that the terminal shows."""
 
+_GOLDEN = Path("golden")
+
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
@@ -36,7 +38,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "folder",
         nargs="*",
         type=Path,
-        default=[Path("golden")],
+        default=[_GOLDEN],
         metavar="DIR",
         help="a folder of runs, or a run (golden/)",
     )
@@ -81,6 +83,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(args: argparse.Namespace) -> int:
     """0 if all runs are as they were recorded, or were accepted."""
     from flowrun.runtime.cli.progress import progress
+    from flowrun.runtime.graph.file import read_text
     from flowrun.runtime.replay.compare import Tolerance
     from flowrun.runtime.testbench.folders import find_runs
     from flowrun.runtime.testbench.golden import accept, golden_runs, verdicts
@@ -91,6 +94,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--jobs {args.jobs}: expected 1 or more")
     if args.graph is not None and args.recorded_graph:
         raise UsageError("--graph and --recorded-graph cannot be combined")
+    if args.graph is not None:
+        read_text(args.graph)
+    if args.folder == [_GOLDEN] and not _GOLDEN.exists():
+        raise UsageError(
+            "there is no folder golden here: flowrun GRAPH --log-dir golden records a run into it; or "
+            "name a folder of runs"
+        )
     common = Job(
         Path(),
         only=None if args.only is None else tuple(args.only),

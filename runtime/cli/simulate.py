@@ -37,10 +37,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "reproduced.",
     )
     parser.add_argument("graph", type=Path, help="the graph file")
-    parser.add_argument("--seeds", type=int, default=100, metavar="N", help="seeds 0 to N-1 (100)")
-    parser.add_argument(
-        "--seed", type=int, metavar="K", help="seed K alone, and what happens in it"
-    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--seeds", type=int, default=100, metavar="N", help="seeds 0 to N-1 (100)")
+    which.add_argument("--seed", type=int, metavar="K", help="seed K alone, and what happens in it")
     parser.add_argument(
         "--faults",
         default=_FAULTS,

@@ -28,6 +28,7 @@ __all__ = ["add_parser", "run"]
 
 DEFAULT_PORT = 3000
 _LOOK_S = 0.2
+_LAST_PORT = 65_535
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -92,6 +93,10 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.server.serve import token_for
 
     limit_s = None if args.duration is None else seconds("--for", args.duration)
+    if not -1 <= args.port <= _LAST_PORT:
+        raise UsageError(
+            f"--port {args.port}: expected 1 to {_LAST_PORT}, 0 for free ones, or -1 for no page"
+        )
     with importable(args.graph.parent):
         load_plans(args.graph, env=os.environ, settings=args.settings)
         plan = load_plan(args.graph, env=os.environ, mission=args.mission, settings=args.settings)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from flowrun.runtime.children.process import ChildProcess
 from flowrun.runtime.errors import UsageError
@@ -28,6 +29,7 @@ _WAIT_S = 1.0
 _PLACED_S = 60.0
 """How long Ray may take to find a place for all."""
 _STOP_S = PATIENCE_S + 5.0
+_CONNECT_S = 5.0
 _LOST = 1
 
 
@@ -90,6 +92,7 @@ class RayPlacement:
 
     def __init__(self, address: str) -> None:
         self._ray = import_optional("ray", _WHAT, extra="ray")
+        _require_listener(address)
         try:
             self._ray.init(
                 address=address,
@@ -234,3 +237,21 @@ class _Placed:
             self.status = _LOST
         if self._watcher is not None:
             self._watcher.join()
+
+
+def _require_listener(address: str) -> None:
+    """`UsageError` where nobody listens at `address`, which Ray would try for minutes."""
+    place = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        host, port = place.hostname, place.port
+    except ValueError as error:
+        raise UsageError(f"--ray {address}: expected auto, local, or HOST:PORT: {error}") from None
+    if host is None or port is None:
+        return  # auto, local
+    try:
+        socket.create_connection((host, port), timeout=_CONNECT_S).close()
+    except OSError as error:
+        why = error.strerror or error
+        raise UsageError(
+            f"--ray {address}: no cluster is found: {why}; ray start --head starts one"
+        ) from error

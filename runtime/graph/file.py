@@ -19,6 +19,8 @@ from flowrun.runtime.wording import listed, nearest
 __all__ = ["MAX_BYTES", "check_size", "compose", "read_text"]
 
 MAX_BYTES = 1 << 20
+_MOST_NAMES = 20
+"""Number of files of a folder that an error lists."""
 MAX_NODES = 20_000
 """Keys and values; an alias counts each time it is used."""
 MAX_DEPTH = 32
@@ -64,20 +66,28 @@ def read_text(path: Path, what: str = "graph file") -> str:
 
 
 def _near(path: Path) -> str:
-    names = sorted(
-        p.name for pattern in ("*.yaml", "*.yml") for p in path.parent.glob(pattern) if p.is_file()
-    )
+    names = _yaml_files(path.parent)
     folder = "the current folder" if path.parent == Path() else path.parent
     if not path.parent.is_dir():
         return f"there is no folder {folder}"
     if not names:
         return f"{folder} holds no .yaml file"
-    return f"{folder} holds {listed(names)}{nearest(path.name, names)}"
+    return f"{folder} holds {_shortened(names)}{nearest(path.name, names)}"
 
 
 def _graph_files(folder: Path) -> str:
-    names = sorted(p.name for pattern in ("*.yaml", "*.yml") for p in folder.glob(pattern))
-    return f"name one of its graph files: {listed(names)}"
+    names = _yaml_files(folder)
+    return f"name one of its graph files: {_shortened(names)}" if names else "it has no .yaml file"
+
+
+def _yaml_files(folder: Path) -> list[str]:
+    paths = (it for pattern in ("*.yaml", "*.yml") for it in folder.glob(pattern))
+    return sorted(it.name for it in paths if it.is_file())
+
+
+def _shortened(names: list[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return listed(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 _YAML_WORDS = (

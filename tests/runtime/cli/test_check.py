@@ -93,3 +93,29 @@ def test_without_a_name_every_graph_of_the_folder_is_checked(tmp_path, monkeypat
     assert capsys.readouterr().out == (
         "a.yaml: ok: 1 task, 0 connections\nb.yml: ok: 1 task, 0 connections\n"
     )
+
+
+def test_of_a_folder_every_graph_is_checked(tmp_path, capsys):
+    graph = "tasks:\n  - {id: a, type: Counter, config: {limit: 1}}\n"
+    (tmp_path / "b.yaml").write_text(graph)
+    (tmp_path / "a.yml").write_text(graph)
+    assert main(["check", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == (
+        f"{tmp_path}/a.yml: ok: 1 task, 0 connections\n"
+        f"{tmp_path}/b.yaml: ok: 1 task, 0 connections\n"
+    )
+
+
+def test_a_folder_without_graphs_is_named(tmp_path, capsys):
+    assert main(["check", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"{tmp_path} is a folder; it has no .yaml file\n"
+
+
+def test_of_many_files_twenty_are_listed(tmp_path, capsys):
+    for number in range(30):
+        (tmp_path / f"g{number:02}.yaml").touch()
+    assert main(["check", str(tmp_path / "g31.yaml")]) == 2
+    names = ", ".join(f"g{number:02}.yaml" for number in range(20))
+    assert capsys.readouterr().err.startswith(
+        f"graph file not found: {tmp_path}/g31.yaml; {tmp_path} holds {names} and 10 more (did you "
+    )

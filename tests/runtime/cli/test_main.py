@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -119,6 +120,28 @@ def test_errors_become_an_exit_status_and_one_text(
     monkeypatch.setattr(check, "run", fail)
     assert main(["check", "g.yaml"]) == status
     assert capsys.readouterr().err == said
+
+
+def test_a_file_that_the_machine_refuses_is_named_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_args: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/mnt/small/x.json")
+
+    monkeypatch.setattr(check, "run", refuse)
+    assert main(["check", "g.yaml"]) == 1
+    assert capsys.readouterr().err == "flowrun: /mnt/small/x.json: No space left on device\n"
+
+
+def test_another_error_of_the_system_is_ours_and_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_args: object) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(check, "run", refuse)
+    with pytest.raises(OSError, match="Invalid argument"):
+        main(["check", "g.yaml"])
 
 
 def test_help_imports_no_verb_that_is_heavy() -> None:

@@ -32,6 +32,31 @@ logging: {slab_size_mib: 4, section_size_mib: 1}
 COMMAND = [sys.executable, "-m", "flowrun.runtime.cli", "up", "two.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (
+            ["--port", "99999"],
+            2,
+            "--port 99999: expected 1 to 65535, 0 for free ones, or -1 for no page",
+        ),
+        (
+            ["--log-dir", "two.yaml"],
+            1,
+            "two.yaml/two-NOW/fleet.json: cannot be written: Not a directory",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_starts(
+    tmp_path, monkeypatch, capsys, words, status, text
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda *_: "NOW")
+    Path("two.yaml").write_text(TWO.replace("LIMIT", "5"))
+    assert main(["up", "two.yaml", *words]) == status
+    assert capsys.readouterr().err == f"{text}\n"
+
+
 @pytest.mark.slow
 def test_each_partition_records_a_run_in_the_fleets_folder(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(TWO.replace("LIMIT", "5"))

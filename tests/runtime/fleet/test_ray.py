@@ -12,6 +12,7 @@ import pytest
 
 from flowrun.runtime.cli import main
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.fleet.ray import RayPlacement
 from flowrun.runtime.fleet.record import fleet_runs
 from flowrun.runtime.graph.read import parse_graph
 from flowrun.runtime.log.reader import Log
@@ -64,6 +65,28 @@ def test_where_no_cluster_is_that_is_said(
         "starts one\n"
     )
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("127.0.0.1:9", "no cluster is found: Connection refused; ray start --head starts one"),
+        (
+            "ray://127.0.0.1:9",
+            "no cluster is found: Connection refused; ray start --head starts one",
+        ),
+        (
+            "box:port",
+            "expected auto, local, or HOST:PORT: Port could not be cast to integer value as 'port'",
+        ),
+    ],
+)
+def test_an_address_at_which_nobody_listens_is_not_tried_for_minutes(
+    address: str, why: str
+) -> None:
+    with pytest.raises(UsageError) as error:
+        RayPlacement(address)
+    assert str(error.value) == f"--ray {address}: {why}"
 
 
 @pytest.fixture

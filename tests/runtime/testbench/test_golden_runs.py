@@ -195,3 +195,20 @@ def test_the_command_says_which_runs_changed_and_writes_what_ci_needs(
     assert main(["ci", "golden/run", "--accept"]) == 0
     assert main(["ci", "nothing"]) == 1
     assert "nothing: there is no such file" in capsys.readouterr().err
+
+
+def test_without_golden_runs_it_is_said_how_to_record_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["ci"]) == 2
+    assert capsys.readouterr().err == (
+        "there is no folder golden here: flowrun GRAPH --log-dir golden records a run into it; or name "
+        "a folder of runs\n"
+    )
+
+
+def test_a_graph_that_is_not_there_is_named_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["ci", "--graph", "nope.yaml"]) == 2
+    assert capsys.readouterr().err == (
+        "graph file not found: nope.yaml; the current folder holds no .yaml file\n"
+    )
