@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from flowrun.runtime.errors import LogError, UsageError
 
-__all__ = ["file_name", "whole_file", "whole_folder"]
+__all__ = ["file_name", "require_place", "whole_file", "whole_folder"]
 
 _NO_NAME = re.compile(r"[^\w.-]+")
 _LONGEST_NAME = 120
@@ -25,6 +25,27 @@ def file_name(text: str) -> str:
     it leads to no other folder. An ordinary id stays as it is."""
     name = _NO_NAME.sub("-", text).encode(errors="replace")[:_LONGEST_NAME].decode(errors="ignore")
     return name if name.strip(".") else "_"
+
+
+def require_place(option: str, path: Path | None, *endings: str) -> None:
+    """`UsageError` where no file can be made at `path`, which was given to `option`: before the work
+    whose result it is to take. None is no file.
+
+    endings: of the file's name, one of which is expected, such as ".html".
+    """
+    if path is None:
+        return
+    if endings and path.suffix not in endings:
+        raise UsageError(f"{option} {path}: expected a name ending in {_either(endings)}")
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: it is a folder; name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}")
+
+
+def _either(words: Sequence[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowrun.runtime.atomic import require_place
 from flowrun.runtime.cli.replay import add_choices, add_tolerance, values_of
 from flowrun.runtime.errors import FlowrunError, UsageError
 from flowrun.runtime.printing import print_table, print_text
@@ -94,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--jobs {args.jobs}: expected 1 or more")
     if args.graph is not None and args.recorded_graph:
         raise UsageError("--graph and --recorded-graph cannot be combined")
+    for name in ("html", "junit", "markdown", "json"):
+        require_place(f"--{name}", getattr(args, name))
     if args.graph is not None:
         read_text(args.graph)
     if args.folder == [_GOLDEN] and not _GOLDEN.exists():

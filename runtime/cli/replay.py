@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowrun.runtime.atomic import require_place
 from flowrun.runtime.cli.remote import fetched, run_argument
 from flowrun.runtime.errors import TaskError, UntrustedRun, UsageError
 from flowrun.runtime.printing import print_text
@@ -374,8 +375,7 @@ def _replay(
     if args.report is not None:
         from flowrun.runtime.replay.report import DifferenceReport
 
-        if args.report.suffix not in (".html", ".json"):
-            raise UsageError(f"--report {args.report}: expected a name ending in .html or .json")
+        require_place("--report", args.report, ".html", ".json")
         differences = DifferenceReport(replay)
     with ExitStack() as stack:
         recorder = None

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.server.serve import token_for
 
     limit_s = None if args.duration is None else seconds("--for", args.duration)
-    if not -1 <= args.port <= _LAST_PORT:
+    if args.port is not None and not -1 <= args.port <= _LAST_PORT:
         raise UsageError(
             f"--port {args.port}: expected 1 to {_LAST_PORT}, 0 for free ones, or -1 for no page"
         )

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from flowrun.runtime.atomic import require_place
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.printing import print_text
 from flowrun.runtime.wording import one_line
@@ -99,8 +100,7 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} {value}: expected 1 or more")
-    if args.report is not None and args.report.suffix not in (".html", ".json", ".md"):
-        raise UsageError(f"--report {args.report}: expected a name ending in .html, .json or .md")
+    require_place("--report", args.report, ".html", ".json", ".md")
     variants = variants_of(args.model, args.backend, args.prompt)
     runs = find_runs(args.runs)
     labels = _labels(args.labels, runs)

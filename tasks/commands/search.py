@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowrun.runtime.atomic import require_place
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.printing import print_text
 from flowrun.runtime.wording import counted, one_line
@@ -148,8 +149,7 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not value >= least:
             raise UsageError(f"--{name} {value:g}: expected {least} or more")
-    if args.report is not None and args.report.suffix != ".html":
-        raise UsageError(f"--report {args.report}: expected a name ending in .html")
+    require_place("--report", args.report, ".html")
     if not args.query.strip():
         raise UsageError("the text to search for is empty")
 

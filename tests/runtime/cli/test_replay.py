@@ -83,6 +83,7 @@ def test_a_part_of_a_run_is_replayed(run, capsys, options, cycles):
         (["--to", "1999-01-01"], "--to 1999-01-01 is before the first cycle of the log"),
         (["--speed", "fast"], "--speed fast: expected max, or a number above 0"),
         (["--report", "r.pdf"], "--report r.pdf: expected a name ending in .html or .json"),
+        (["--report", "no/r.html"], "--report no/r.html: there is no folder no"),
         (["--task", "y"], "unknown task 'y'; tasks: n, x, s, g"),
         (
             ["--tolerance", "IntMsg"],

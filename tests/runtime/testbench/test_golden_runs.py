@@ -212,3 +212,18 @@ def test_a_graph_that_is_not_there_is_named_once(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == (
         "graph file not found: nope.yaml; the current folder holds no .yaml file\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--html", "no/x.html"], "--html no/x.html: there is no folder no"),
+        (["--junit", "."], "--junit .: it is a folder; name a file"),
+    ],
+)
+def test_a_report_that_has_no_place_is_said_before_the_replays(
+    tmp_path, monkeypatch, capsys, words, text
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["ci", "nothing", *words]) == 2
+    assert capsys.readouterr().err == f"{text}\n"
