@@ -93,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.server.serve import token_for
 
     limit_s = None if args.duration is None else seconds("--for", args.duration)
+    if args.socket is not None and args.port is not None:
+        raise UsageError("--socket and --port: the page is served at one of them")
     if args.port is not None and not -1 <= args.port <= _LAST_PORT:
         raise UsageError(
             f"--port {args.port}: expected 1 to {_LAST_PORT}, 0 for free ones, or -1 for no page"
@@ -115,8 +117,6 @@ def run(args: argparse.Namespace) -> int:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     folder = new_run_directory(args.log_dir, f"{graph.name}-{stamp}")
     write_fleet(folder, graph)
-    if args.socket is not None and args.port is not None:
-        raise UsageError("--socket and --port: the page is served at one of them")
     port = DEFAULT_PORT if args.port is None else args.port
     port = _free_port() if port == 0 else port
     ports = _ports(plan, port)
