@@ -268,6 +268,11 @@ def _git(folder: Path, *arguments: str, may_fail: bool = False) -> str:
         raise UsageError(f"git cannot be run: {error.strerror}") from None
     if done.returncode and not may_fail:
         said = done.stderr.strip().partition("\n")[0].removeprefix("fatal: ")
+        if said.startswith("not a git repository"):
+            raise UsageError(
+                f"{folder.absolute()} is in no git repository, whose commits could be tried; "
+                "--over TASK.KEY=A,B tries values"
+            )
         command = next((it for it in arguments if it.isalpha()), arguments[0])
         raise UsageError(f"git {command}: {said or f'exit status {done.returncode}'}")
     return done.stdout.strip()

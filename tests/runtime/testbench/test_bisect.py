@@ -111,7 +111,10 @@ def test_ends_that_are_none_are_refused(repository, monkeypatch, first, ends, sa
 
 
 def test_a_folder_that_is_no_repository_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="git rev-parse: not a git repository"):
+    with pytest.raises(
+        UsageError,
+        match="is in no git repository, whose commits could be tried; --over TASK.KEY=A,B tries",
+    ):
         commits_of(tmp_path)
 
 
