@@ -31,6 +31,7 @@ __all__ = [
     "add_parser",
     "add_tolerance",
     "how_to_trust",
+    "pace_of",
     "prepare",
     "run",
     "values_of",
@@ -185,7 +186,7 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.graph.find import importable
     from flowrun.runtime.log.reader import Log
 
-    pace = _pace(args.speed)
+    pace = pace_of(args.speed)
     args.run = fetched(args.run, token=args.token)
     if args.run.is_dir():
         from flowrun.runtime.fleet.record import is_fleet
@@ -293,7 +294,7 @@ def _loop(args: argparse.Namespace) -> int:
                     args, log, tolerance=args.tolerance, keyframes=not args.no_keyframes
                 )
                 with importable(replay.plan.graph.spec.path.parent):
-                    report, took = _replay(args, log, replay, _pace(args.speed))
+                    report, took = _replay(args, log, replay, pace_of(args.speed))
             return [*([log.loss] if log.loss else []), *replay.notes], report, took
 
         return replay_again_and_again(turn)
@@ -454,7 +455,7 @@ def _verify(replay: Replay, count: int) -> int:
     return 0
 
 
-def _pace(speed: str) -> Callable[[int], None] | None:
+def pace_of(speed: str) -> Callable[[int], None] | None:
     """What to call with a cycle's time to wait for it; None for no waiting."""
     if speed == "max":
         return None

@@ -14,7 +14,7 @@ says.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,18 +73,36 @@ def is_fleet(path: Path) -> bool:
     return path.is_dir() and not _is_run(path) and any(_parts_below(path))
 
 
-def fleet_runs(fleet: Path) -> list[FleetRun]:
+def fleet_runs(
+    fleet: Path, *, unreadable: Callable[[LogError], None] | None = None
+) -> list[FleetRun]:
     """All runs in the folder of a fleet, in the order in which they began. `LogNotFound` if there is
-    none, `LogError` for one that is no part of a fleet or cannot be read."""
-    found = []
+    none, `LogError` for one that cannot be read, or is there twice.
+
+    unreadable: called with the error of one that cannot be read, which is then left out.
+    """
+    found: list[FleetRun] = []
+    first_error: LogError | None = None
+    known: dict[tuple[PartId, int], Path] = {}
     for path in _run_folders(fleet):
-        with Log(path, verify=False) as log:
-            said = log.metadata.get(PARTITION)
-            if said is None:
-                continue  # a run of a graph without partitions, or what a replay made
-            partition, _, instance = said.partition("/")
-            number = int(log.metadata[STARTED_NS])
-            found.append(FleetRun(PartId(partition, instance), number, path))
+        try:
+            with Log(path, verify=False) as log:
+                said, began = log.metadata.get(PARTITION), log.metadata.get(STARTED_NS, "")
+        except LogError as error:
+            if unreadable is None:
+                raise
+            unreadable(error)
+            first_error = first_error or error
+            continue
+        if said is None or not began.isdecimal():
+            continue  # a run of a graph without partitions, or what a replay made
+        partition, _, instance = said.partition("/")
+        part, number = PartId(partition, instance), int(began)
+        if (other := known.setdefault((part, number), path)) is not path:
+            raise LogError(f"{other} and {path} are the same run of {part}: remove one of them")
+        found.append(FleetRun(part, number, path))
+    if not found and first_error is not None:
+        raise first_error
     if not found:
         raise LogNotFound(f"{fleet}: there are no runs of partitions in it")
     return sorted(found, key=lambda it: (it.number, it.part))

@@ -186,7 +186,12 @@ def slab_paths(path: Path) -> list[Path]:
         kind = LogNotFound if missing else LogError
         raise kind(f"{path}: cannot be read: {error.strerror}") from error
     if not begun:
-        inside = f"; it holds runs, the newest: {newest}" if (newest := _newest_run(items)) else ""
+        newest = _newest_run(items)
+        inside = "" if newest is None else f"; it holds runs, the newest: {newest}"
+        if newest is not None and newest.parent != path:
+            inside = (
+                f"; it holds folders of runs, as a fleet's does: name one run, such as {newest}"
+            )
         raise LogNotFound(f"{path}: not a run: it holds no slab (log_0000.mcap){inside}")
     return sorted(begun, key=slab_number)
 

@@ -10,6 +10,7 @@ import math
 import re
 from bisect import bisect_right
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,16 @@ class DifferenceReport:
     """Collects the differences of `replay`. Make it before the replay runs, and `write` it after.
 
     most_pictures: number of messages that are shown with pictures; of more, they are spread evenly.
+    hook: what is given `on_difference` and `on_message`; `replay.hook`, if not given.
     """
 
-    def __init__(self, replay: Replay, *, most_pictures: int = 200) -> None:
+    def __init__(
+        self,
+        replay: Replay,
+        *,
+        most_pictures: int = 200,
+        hook: Callable[..., None] | None = None,
+    ) -> None:
         self._replay = replay
         self._entries: list[_Entry] = []
         self._most_pictures = most_pictures
@@ -67,7 +75,7 @@ class DifferenceReport:
         self._images = _images_of(replay.plan)
         self._values: dict[str, list[tuple[int, float | None, float | None]]] = defaultdict(list)
         """By task, port and field, the time and both values of each message with a number."""
-        replay.hook(on_difference=self._take, on_message=self._note_values)
+        (hook or replay.hook)(on_difference=self._take, on_message=self._note_values)
 
     def _take(
         self, difference: Difference, recorded: Recorded | None, made: Message | None
@@ -116,13 +124,18 @@ class DifferenceReport:
         report: the report of the replay.
         command: the command line that ran the replay.
         """
-        self._find_pictures()
         if path.suffix == ".json":
-            text = json.dumps(self._as_json(report, command), indent=1) + "\n"
+            text = json.dumps(self.as_json(report, command=command), indent=1) + "\n"
         else:
+            self._find_pictures()
             text = self._as_page(report, command)
         with whole_file(path) as part:
             part.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+    def as_json(self, report: ReplayReport, *, command: str) -> dict[str, Any]:
+        """What `write` puts into a file that ends in .json."""
+        self._find_pictures()
+        return self._as_json(report, command)
 
     # -- pictures ------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flowrun.runtime.cli import main
-from flowrun.runtime.errors import ReplayError, UsageError
+from flowrun.runtime.errors import LogError, ReplayError, UsageError
 from flowrun.runtime.fleet.record import FleetRun, fleet_runs, folder_of
 from flowrun.runtime.fleet.replay import FleetReplay, FleetReport
 from flowrun.runtime.graph.find import importable
@@ -182,17 +183,6 @@ def lines_of(lines: list[str], partition: str) -> str:
     return line.split(": ")[1].split(" ")[0]
 
 
-@pytest.mark.parametrize("option", ["--loop", "--verify-keyframes", "--from=3"])
-def test_options_of_one_run_are_refused(
-    fleet: Path, capsys: pytest.CaptureFixture[str], option: str
-) -> None:
-    assert main(["replay", str(fleet), option]) == 2
-    name = option.partition("=")[0]
-    assert capsys.readouterr().err == (
-        f"{name} is for the run of one process: name one of those in {fleet}\n"
-    )
-
-
 def test_partial_is_for_fleets(fleet: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_of(fleet, "a").path
     assert main(["replay", str(run), "--partial"]) == 2
@@ -223,3 +213,115 @@ def test_the_page_of_recorded_runs_has_those_of_all_processes(fleet: Path) -> No
         assert {it["id"] for it in runs.summaries()} == names
         assert all(runs.get(name) is not None for name in names)
         runs.close()
+
+
+def test_a_process_without_a_run_is_mentioned(fleet: Path) -> None:
+    shutil.rmtree(folder_of(fleet, PartId("c")))  # nobody receives from it
+    report = replayed(fleet)
+    assert report.notes == ["no run of c/0 is here"]
+    assert report.is_identical
+
+
+def test_a_run_that_is_there_twice_is_refused(fleet: Path) -> None:
+    run = run_of(fleet, "a").path
+    copy = shutil.copytree(run, fleet / "copy" / run.name)
+    with pytest.raises(LogError) as caught:
+        fleet_runs(fleet)
+    assert str(caught.value) == f"{run} and {copy} are the same run of a/0: remove one of them"
+
+
+def test_a_run_that_cannot_be_read_is_named_and_left_out_if_asked(
+    fleet: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slab = run_of(fleet, "b").path / "log_0000.mcap"
+    slab.write_bytes(b"no MCAP" * 100)
+    assert main(["replay", str(fleet)]) == 1
+    why = f"{slab}: byte 0: not an MCAP file: it begins with b'no MCAPn'"
+    assert capsys.readouterr().err == f"{why}; --partial replays the other runs\n"
+    assert main(["replay", str(fleet), "--partial"]) == 0
+    said = capsys.readouterr().out
+    assert f"note: left out: {why}\n" in said
+    assert "note: no run of b/0 is here\n" in said
+
+
+def test_a_stretch_of_time_replays_in_all_processes(
+    fleet: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["replay", str(fleet), "--from", "a/0:10", "--to", "a/0:19", "--set", "twice.by=4"])
+        == 1
+    )
+    first = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("a/0"))
+    assert first.endswith(": 10 cycles, 10 messages fed, 10 of 10 differ")
+    report = replayed(fleet, span=lambda log: (20, 29))
+    assert {str(it.run.part): it.report.cycles for it in report.parts} == {
+        "a/0": 10, "b/0": 10, "c/0": 10,
+    }  # fmt: skip
+    assert report.is_identical
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (
+            ["--from", "12"],
+            "--from 12: each process of a fleet counts its own cycles; say of which it is, as in "
+            "--from a/0:12, or a time: +12.5s since the fleet's first cycle",
+        ),
+        (
+            ["--to", "b/0:999"],
+            "--to b/0:999: no run of b/0 here has cycle 999; processes: a/0, b/0, c/0",
+        ),
+        (["--from", "+2s", "--to", "+1s"], "--to +1s is before --from +2s"),
+        (["--report", "x.md"], "--report x.md: expected a name ending in .html or .json"),
+        (["--loop", "--report", "x.json"], "--loop cannot be combined with --report"),
+    ],
+)
+def test_what_is_wrong_with_a_stretch_or_a_report(
+    words: list[str], error: str, fleet: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", str(fleet), *words]) == 2
+    assert capsys.readouterr().err == f"{error}\n"
+
+
+@pytest.mark.parametrize("option", ["--fault=n.drop=5%", "--log-dir=x", "--verify-keyframes"])
+def test_what_is_for_one_run_names_the_runs(
+    option: str, fleet: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", str(fleet), option]) == 2
+    name = option.partition("=")[0]
+    runs = ", ".join(str(it.path) for it in fleet_runs(fleet))
+    assert capsys.readouterr().err == (
+        f"{name} is for the run of one process, of which {fleet} has 3: flowrun replay RUN {name} "
+        f"..., where RUN is {runs}\n"
+    )
+
+
+def test_a_report_holds_the_differences_of_all_processes(fleet: Path, tmp_path: Path) -> None:
+    words = ["replay", str(fleet), "--set", "thrice.by=7", "--report"]
+    assert main([*words, str(tmp_path / "r.json")]) == 1
+    said = json.loads((tmp_path / "r.json").read_text())
+    found = {it["part"]: len(it["differences"]) for it in said["parts"]}
+    assert found == {"a/0": 0, "b/0": 39, "c/0": 39}
+    assert said["first"][0] == str(run_of(fleet, "b"))
+    assert said["deliveries"] == {"as_sent": 80, "unverified": 0}
+    assert main([*words, str(tmp_path / "r.html")]) == 1
+    page = (tmp_path / "r.html").read_text()
+    for run in fleet_runs(fleet):
+        name = f"r-{run.path.name}.html"
+        assert f'href="{name}"' in page
+        assert (tmp_path / name).is_file()
+
+
+def test_runs_of_one_process_are_not_in_memory_at_the_same_time(fleet: Path) -> None:
+    def spec_of(log):  # type: ignore[no-untyped-def]
+        return recorded_graph(log, os.environ)
+
+    started: dict[str, bool] = {}
+    with FleetReplay(fleet_runs(fleet), specs=spec_of) as replay:
+        for lane in replay.lanes:
+            assert lane.next is not None
+            started[str(lane.run_of.part)] = lane.replay._is_started
+        replay.run()
+        assert not any(lane.replay._is_started for lane in replay.lanes)
+    assert started == {"a/0": False, "b/0": False, "c/0": False}

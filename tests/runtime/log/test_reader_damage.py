@@ -197,7 +197,8 @@ def test_directory_of_a_fleet(tmp_path):
     run.mkdir(parents=True)
     (run / "log_0000.mcap").write_bytes(b"")
     assert error_of(tmp_path) == (
-        f"{tmp_path}: not a run: it holds no slab (log_0000.mcap); it holds runs, the newest: {run}"
+        f"{tmp_path}: not a run: it holds no slab (log_0000.mcap); it holds folders of runs, as a "
+        f"fleet's does: name one run, such as {run}"
     )
 
 
