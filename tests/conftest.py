@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -35,6 +37,26 @@ def pytest_configure() -> None:
     # `make test &` and nohup let children ignore SIGINT and SIGHUP. Tests send both to theirs.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected lives as long as the tests do. The collector of garbage must not visit it again
+    and again, nor each time that a test, or a run in the test's process, calls `gc.collect`.
+
+    pytest keeps each test file as it compiled it, also where Python is asked to keep none: else each
+    process compiles all of them, each time.
+    """
+    keeps_none = sys.dont_write_bytecode
+    sys.dont_write_bytecode = False
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+        sys.dont_write_bytecode = keeps_none
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -56,7 +56,6 @@ def lines():
     gc.disable()
     yield series, folding, structlog.get_logger().bind()
     gc.enable()
-    gc.unfreeze()
     structlog.configure(**before)
 
 
