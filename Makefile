@@ -10,7 +10,7 @@ APT_PACKAGES := chromium curl g++ gir1.2-gst-rtsp-server-1.0 python3-gi gstreame
 # done takes tests from the others.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(shell expr $$(nproc) + 1) --dist worksteal
 # Hundreds of tests start flowrun: where Python may not keep compiled files, each would compile it again.
-COMPILE := $(BIN)/python -m compileall -q msgs runtime tasks
+COMPILE := $(BIN)/python -m compileall -q -j 0 msgs runtime tasks
 GRAPH ?= graphs/inference.yaml
 GRAPHS ?= graphs
 NAME ?= inference
