@@ -28,14 +28,14 @@ from support.helpers import record
 
 @given(*PROPERTIES[check_two_recordings_and_replays_from_anywhere])
 @pytest.mark.timeout(900)  # a busy machine takes its time
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_recording_twice_and_replaying_from_anywhere_gives_the_same_bytes(graph, jumps):
     check_two_recordings_and_replays_from_anywhere(graph, jumps)
 
 
 @given(*PROPERTIES[check_the_log_that_a_replay_leaves])
 @pytest.mark.timeout(900)  # a busy machine takes its time
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_a_replay_leaves_the_same_log_as_its_run(graph, begin, step_ns):
     """Errors, restarts, live values, dropped and replaced inputs included; and so does a replay of what
     the replay left, and one that begins in the middle."""
@@ -44,7 +44,7 @@ def test_a_replay_leaves_the_same_log_as_its_run(graph, begin, step_ns):
 
 @given(*PROPERTIES[check_whatever_a_run_meets_it_replays_from_everywhere])
 @pytest.mark.timeout(900)  # a busy machine takes its time
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_whatever_a_run_meets_it_replays_from_everywhere(graph, cycles, begin, step_ns):
     check_whatever_a_run_meets_it_replays_from_everywhere(graph, cycles, begin, step_ns)
 
