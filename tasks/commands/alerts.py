@@ -7,8 +7,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.printing import print_table, print_text
 from flowrun.runtime.wording import counted, one_line
+from flowrun.tasks.commands.recorded import add_runs, shown_progress
 
 if TYPE_CHECKING:
     from flowrun.tasks.rehearsal import Fired, Rehearsed, Wanted
@@ -34,9 +34,7 @@ def add_parser(verbs: Any) -> None:
         "one condition. No model runs: what an alert reads is taken from the log. Example: flowrun "
         "alerts test runs/ --when \"count('person') > 2\" --hold-s 3",
     )
-    test.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="runs, or folders of them, such as runs/"
-    )
+    add_runs(test)
     test.add_argument(
         "--graph",
         type=Path,
@@ -79,7 +77,7 @@ def add_parser(verbs: Any) -> None:
         description="Make the folders of alerts that ask for a clip where there are none, of what the "
         "log holds: of runs that were killed, or of which somebody has removed them.",
     )
-    clips.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="runs, or folders of them")
+    add_runs(clips)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -112,11 +110,14 @@ def _test(args: argparse.Namespace) -> int:
     wanted = _wanted(args)
     runs = find_runs(args.runs)
     found = []
-    with _progress(len(runs)) as step:
+    with shown_progress("runs") as progress:
         processes = args.processes or min(cores(), len(runs))
+        if progress is not None:
+            progress(0, len(runs))
         for rehearsed in rehearse_all(runs, wanted, processes=max(1, processes)):
             found.append(rehearsed)
-            step()
+            if progress is not None:
+                progress(len(found), len(runs))
     if args.json:
         print_text(json.dumps(_as_json(found), ensure_ascii=False, indent=2))
     else:
@@ -252,17 +253,3 @@ def _at(fired: Fired) -> datetime:
 
 def _link(rehearsed: Rehearsed, fired: Fired) -> str:
     return f"flowrun view {rehearsed.run} --cycle {fired.cycle}"
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal. Yields what is called when one of `total` is done."""
-    if not sys.stderr.isatty() or total < 2:
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("runs", total=total)
-        yield lambda: bar.advance(task)

@@ -10,6 +10,7 @@ from typing import Any
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.printing import print_text
 from flowrun.runtime.wording import counted, one_line
+from flowrun.tasks.commands.recorded import add_runs, labels_of_runs
 
 __all__ = ["add_parser", "run"]
 
@@ -22,13 +23,7 @@ def add_parser(verbs: Any) -> None:
         "as the tasks saw them, with the boxes and answers, or what labels say is right. Nothing that "
         "the runs name is executed.",
     )
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        type=Path,
-        metavar="RUN",
-        help="a run's directory, a slab of it, or a folder of runs",
-    )
+    add_runs(parser)
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="a new folder"
     )
@@ -70,8 +65,6 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from flowrun.runtime.log.reader import Log
-    from flowrun.runtime.recorded.labels import labels_of
     from flowrun.runtime.testbench.folders import find_runs
     from flowrun.tasks.evaluation.dataset import write_dataset
 
@@ -80,13 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.to != "lerobot" and args.camera:
         raise UsageError("--camera is for lerobot; choose with --task")
     runs = find_runs(args.runs)
-    labels = {}
-    for path in runs:
-        with Log(path, verify=False) as log:
-            run_id = log.metadata.get("run_id", "")
-        labels[path], problems = labels_of(path, run_id, args.labels)
-        for problem in problems:
-            print_text(one_line(f"left out: {problem}"))
+    labels = labels_of_runs(runs, args.labels)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("pictures", total=1)

@@ -12,7 +12,7 @@ from typing import Any
 from flowrun.runtime.atomic import require_place
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.printing import print_text
-from flowrun.runtime.wording import one_line
+from flowrun.tasks.commands.recorded import add_runs, labels_of_runs, shown_progress
 
 __all__ = ["add_parser", "run"]
 
@@ -25,13 +25,7 @@ def add_parser(verbs: Any) -> None:
         "given, and compare the answers with the recorded ones, or with labels. Answers are kept: what "
         "was asked once is not asked again, also after Ctrl-C.",
     )
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        type=Path,
-        metavar="RUN",
-        help="a run's directory, a slab of it, or a folder of runs",
-    )
+    add_runs(parser)
     parser.add_argument(
         "--model",
         nargs="+",
@@ -103,9 +97,14 @@ def run(args: argparse.Namespace) -> int:
     require_place("--report", args.report, ".html", ".json", ".md")
     variants = variants_of(args.model, args.backend, args.prompt)
     runs = find_runs(args.runs)
-    labels = _labels(args.labels, runs)
+    labels = None
+    if args.labels is not None:
+        labels = labels_of_runs(runs, Path(args.labels) if args.labels else None)
     path = args.cache or store_path(os.environ)
-    with nullcontext() if args.no_cache else Store(path) as store, _Progress() as progress:
+    with (
+        nullcontext() if args.no_cache else Store(path) as store,
+        shown_progress("answers") as progress,
+    ):
         found = evaluate(
             runs,
             variants,
@@ -127,50 +126,3 @@ def run(args: argparse.Namespace) -> int:
         if args.report is not None:
             print_text(f"report: {args.report}")
     return 0
-
-
-def _labels(given: str | None, runs: list[Path]) -> Any:
-    """The labels of each run, if they are asked for; what is wrong with them is printed."""
-    if given is None:
-        return None
-    from flowrun.runtime.log.reader import Log
-    from flowrun.runtime.recorded.labels import labels_of
-
-    found = {}
-    for path in runs:
-        with Log(path, verify=False) as log:
-            run_id = log.metadata.get("run_id", "")
-        found[path], problems = labels_of(path, run_id, Path(given) if given else None)
-        for problem in problems:
-            print_text(one_line(f"left out: {problem}"))
-    return found
-
-
-class _Progress:
-    """A bar on a terminal."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    def __enter__(self) -> Any:
-        return self._show if sys.stderr.isatty() else None
-
-    def _show(self, done: int, total: int) -> None:
-        if self._bar is None and done < total:
-            from rich.console import Console
-            from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-            columns = (
-                *Progress.get_default_columns()[:3],
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-            )
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task("answers", total=total)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done)
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()

@@ -15,6 +15,7 @@ from flowrun.runtime.atomic import require_place
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.printing import print_text
 from flowrun.runtime.wording import counted, one_line
+from flowrun.tasks.commands.recorded import add_runs, shown_progress
 
 if TYPE_CHECKING:
     from flowrun.tasks.search.build import Sampling
@@ -40,13 +41,7 @@ def add_parser(verbs: Any) -> None:
         "runs and what the model says of each picture. With a model of pictures and texts, such as CLIP "
         "or SigLIP, it also finds what looks like it.",
     )
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        type=Path,
-        metavar="RUN",
-        help="a run's directory, a slab of it, or a folder of runs",
-    )
+    add_runs(parser)
     parser.add_argument("query", metavar="TEXT|PICTURE", help="a text, or a picture's file")
     parser.add_argument(
         "-n", "--count", type=int, default=10, metavar="N", help="show the N best (10)"
@@ -186,9 +181,6 @@ def _fill(
     sampling: Sampling,
     args: argparse.Namespace,
 ) -> None:
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
     from flowrun.tasks.search.build import fill
 
     with index.writing() as is_ours:
@@ -197,12 +189,7 @@ def _fill(
                 f"note: another search fills the index of {folder}; what it has until now is searched"
             )
             return
-        console = Console(stderr=True)
-        columns = (*Progress.get_default_columns()[:3], MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(
-            *columns, console=console, transient=True, disable=not console.is_terminal
-        ) as bar:
-            task = bar.add_task("cycles", total=None)
+        with shown_progress("cycles") as progress:
             filled = fill(
                 index,
                 folder,
@@ -210,7 +197,7 @@ def _fill(
                 model,
                 sampling,
                 processes=args.processes,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                progress=progress,
             )
     for note in filled.notes[:3]:
         print_text(one_line(f"note: {note}"))
