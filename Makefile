@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+HAS_PIP := $(BIN)/python -m pip --version >/dev/null 2>&1
+IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11) and "flowrun needs Python 3.11 or newer, got " + \
+	sys.version.split()[0] + "; name another: make PYTHON=python3.12 ...")
 # What `make test-all` needs besides Python: a browser, a real RTSP server, an MQTT broker, a display.
 APT_PACKAGES := chromium curl g++ gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base \
 	gstreamer1.0-plugins-good mosquitto python3-tk xdotool xvfb
@@ -152,8 +155,10 @@ clean:  ## remove what was built and installed; recorded runs stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and alone, so that what depends on it finds the pinned build already there.
+# Where Python comes without ensurepip (Debian: python3-venv), a first try leaves a .venv without pip.
 .venv/installed: pyproject.toml setup.py constraints.txt runtime/pictures/convert/kernel.c
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(HAS_PIP) || $(PYTHON) -c '$(IS_NEW_ENOUGH)'
+	$(HAS_PIP) || $(PYTHON) -m venv .venv
 	$(PIP) install --upgrade pip
 	$(PIP) install -c constraints.txt torch
 	$(PIP) install -c constraints.txt -e '.[models]'
