@@ -175,7 +175,7 @@ def test_the_commands_do_as_shown(port: int) -> None:
         words = shlex.split(command.replace("3000", str(port)))
         words += [] if words[1].endswith("-pipeline") else ["--port", str(port)]
         done = subprocess.run(
-            [BIN / "flowrun", *words[1:]], capture_output=True, text=True, timeout=60, check=False
+            [BIN / "flowrun", *words[1:]], capture_output=True, text=True, timeout=240, check=False
         )
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         for line in lines:
@@ -215,7 +215,7 @@ def test_the_image_serves(tmp_path: Path) -> None:
         )
         while True:
             try:
-                with urllib.request.urlopen(request, timeout=60) as reply:
+                with urllib.request.urlopen(request, timeout=240) as reply:
                     break
             except (ConnectionError, urllib.error.URLError):
                 time.sleep(0.2)

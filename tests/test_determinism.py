@@ -123,7 +123,7 @@ def test_a_task_that_iterates_a_set_is_named(tmp_path):
             env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
         assert done.returncode == status, done.stdout + done.stderr

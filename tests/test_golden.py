@@ -32,7 +32,7 @@ def test_golden_run_holds_a_change_a_rate_and_errors():
 @pytest.mark.slow
 def test_recording_again_gives_the_golden_run(tmp_path):
     again = tmp_path / "again"
-    subprocess.run([sys.executable, GOLDEN / "record.py", again], check=True, timeout=60)
+    subprocess.run([sys.executable, GOLDEN / "record.py", again], check=True, timeout=240)
     with Log(GOLDEN / "run") as golden, Log(again) as log:
         found = compare_logs(golden, log, times=True)
     assert found.difference is None

@@ -20,7 +20,7 @@ FLOWRUN = Path(sys.executable).parent / "flowrun"
 def flowrun(*words: str | Path, cwd: Path) -> str:
     """What the command prints; it must succeed."""
     done = subprocess.run(
-        [FLOWRUN, *words], cwd=cwd, capture_output=True, text=True, check=False, timeout=60
+        [FLOWRUN, *words], cwd=cwd, capture_output=True, text=True, check=False, timeout=240
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

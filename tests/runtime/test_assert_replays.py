@@ -134,7 +134,7 @@ def test_the_fixture_takes_paths_from_the_test_files_folder(run, tmp_path):
             sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:flowrun",
             "-p", "flowrun.runtime.pytest_plugin", str(tmp_path / "test_recorded.py"),
         ],
-        cwd="/", capture_output=True, text=True, check=False, timeout=60,
+        cwd="/", capture_output=True, text=True, check=False, timeout=240,
         env=os.environ | {"PYTHONPATH": str(TESTS)},
     )  # fmt: skip
     assert done.returncode == 1

@@ -76,7 +76,7 @@ def test_cycles_what_tasks_start_and_workers_run_where_the_graph_says(tmp_path: 
     (tmp_path / "g.yaml").write_text(GRAPH.format(runtime=json.dumps(runtime)))
     command = [sys.executable, "-m", "flowrun.runtime.cli", "g.yaml", "--plain"]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
     found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in
@@ -89,7 +89,7 @@ def test_cycles_what_tasks_start_and_workers_run_where_the_graph_says(tmp_path: 
     [run] = (tmp_path / "runs").glob("g-*")
     replayed = subprocess.run(
         [*command[:3], "replay", str(run)], cwd=tmp_path, capture_output=True, text=True,
-        timeout=60, check=False,
+        timeout=240, check=False,
     )  # fmt: skip
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
 

@@ -36,14 +36,14 @@ def asking(server):
     return httpx.Client(
         base_url=address,
         headers=headers,
-        timeout=10,
+        timeout=240,
         trust_env=False,
         verify=False,
         event_hooks={"response": [must_be_described]},
     )
 
 
-def until(condition, timeout_s=5.0):
+def until(condition, timeout_s=240.0):
     """For conditions of other threads that nothing announces."""
     deadline = time.monotonic() + timeout_s
     while not condition():

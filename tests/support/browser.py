@@ -91,7 +91,7 @@ class Browser:
         assert "exceptionDetails" not in reply, reply["exceptionDetails"]
         return reply["result"].get("value")
 
-    def wait_for(self, expression, timeout_s=30.0):
+    def wait_for(self, expression, timeout_s=240.0):
         """The value of the expression, as soon as it is true."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -162,7 +162,7 @@ class Browser:
             "Browser.setDownloadBehavior", session=None, behavior="allow", downloadPath=str(folder)
         )
 
-    def downloaded(self, folder, pattern, timeout_s=30.0):
+    def downloaded(self, folder, pattern, timeout_s=240.0):
         """The file that was saved below a name."""
         deadline = time.monotonic() + timeout_s
         while True:

@@ -46,4 +46,4 @@ class OnTerminal:
         with contextlib.suppress(OSError):  # what a pseudo-terminal says at its end
             while piece := os.read(self.terminal, 65536):
                 self.shown += piece.decode(errors="replace")
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=240)

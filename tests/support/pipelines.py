@@ -49,7 +49,7 @@ def serving(pipelines, *, token=None, site=_HERE):
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     url = f"http://127.0.0.1:{server.port}"
     try:
-        with httpx.Client(base_url=url, timeout=60, trust_env=False, headers=headers) as client:
+        with httpx.Client(base_url=url, timeout=240, trust_env=False, headers=headers) as client:
             yield client
     finally:
         server.stop()
@@ -65,7 +65,7 @@ def statuses(client):
     return {name: one["status"] for name, one in listed(client).items()}
 
 
-def wait_for(condition, timeout_s=60.0):
+def wait_for(condition, timeout_s=240.0):
     """What `condition` gives when it is no longer false."""
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):

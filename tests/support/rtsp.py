@@ -225,7 +225,7 @@ class Watched:
         report = self.run.report().tasks[task]
         return str(report.state), report.code
 
-    def until(self, task: str, state: str, *, timeout_s: float = 60.0) -> tuple[float, str]:
+    def until(self, task: str, state: str, *, timeout_s: float = 240.0) -> tuple[float, str]:
         """Wait for a source to be in `state`; the seconds that took, and the code."""
         begin_s = time.monotonic()
         while (found := self.state(task))[0] != state or not self.run.executor.has_started:

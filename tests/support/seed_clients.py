@@ -14,7 +14,7 @@ class _Client:
 
     def get(self, path, **headers):
         request = urllib.request.Request(self.base + path, headers=headers)
-        with self._opener.open(request, timeout=10) as reply:
+        with self._opener.open(request, timeout=240) as reply:
             return reply.read(), reply.headers["content-type"]
 
     def get_json(self, path, **headers):
@@ -25,7 +25,7 @@ class _Client:
         request = urllib.request.Request(
             self.base + path, data, {"Content-Type": "application/json"}, method="POST"
         )
-        with self._opener.open(request, timeout=10) as reply:
+        with self._opener.open(request, timeout=240) as reply:
             return json.loads(reply.read())
 
 

@@ -15,7 +15,7 @@ import pytest
 from flowrun.runtime.children.process import ChildProcess, find_program, why_unusable
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 240.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline

@@ -31,7 +31,7 @@ def test_it_opens_its_page_at_a_port_that_is_free(opened, tmp_path, monkeypatch,
         taken = other.getsockname()[1]
         monkeypatch.setattr(demo.run_verb, "DEFAULT_PORT", taken)
         assert main(["demo", "--plain"]) == 0
-    url = opened.get(timeout=60)
+    url = opened.get(timeout=240)
     assert f"page and API at {url}\n" in capsys.readouterr().out
     assert str(taken) not in url
     assert main(["demo", "--plain", "--port", "0", "--no-browser"]) == 0
@@ -40,7 +40,7 @@ def test_it_opens_its_page_at_a_port_that_is_free(opened, tmp_path, monkeypatch,
 
 def test_any_page_can_be_opened(opened, monkeypatch):
     assert main(["tiny.yaml", "--plain", "--port", "0", "--open"]) == 0
-    assert opened.get(timeout=60).startswith("http://127.0.0.1:")
+    assert opened.get(timeout=240).startswith("http://127.0.0.1:")
     for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     assert main(["tiny.yaml", "--plain", "--port", "0", "--open"]) == 0

@@ -69,7 +69,7 @@ def test_what_is_no_file_stays_what_it_is(run, capsys):
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit(Path("pipe").read_text)
         assert flowrun(capsys, *words, "pipe") == (0, "", "")
-        assert read.result(timeout=10) == printed
+        assert read.result(timeout=240) == printed
     assert Path("pipe").is_fifo()
     Path("target.csv").write_text("old")
     Path("link.csv").symlink_to("target.csv")

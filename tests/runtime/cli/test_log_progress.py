@@ -85,7 +85,7 @@ def on_a_terminal(
         if not piece:
             break
     os.close(parent)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=240)
     return process.returncode, shown.decode(), out.decode()
 
 

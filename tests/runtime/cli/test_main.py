@@ -288,7 +288,7 @@ def test_idle_threads_of_a_pool_are_not_waited_for() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -327,7 +327,7 @@ def test_a_library_that_still_computes_does_not_change_the_exit_status(tmp_path:
         if "at work" in line:
             break
     child.terminate()
-    said, _ = child.communicate(timeout=60)
+    said, _ = child.communicate(timeout=240)
     assert child.returncode == 0, said
     assert "still running; the run ends without it" in said
     assert "ended by SIGTERM" in said

@@ -315,7 +315,7 @@ def test_interrupted_it_says_so_and_what_it_wrote_can_be_read(run, tmp_path):
     while not (tmp_path / "new").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=30)[0] == b""
+    assert process.communicate(timeout=240)[0] == b""
     assert process.returncode == 130
     with contextlib.suppress(OSError):  # what a terminal says when its last writer has gone
         while chunk := os.read(parent, 1000):
@@ -414,7 +414,7 @@ def test_pdb_stops_in_the_tasks_own_code(run):
         input="print('total before:', self.total)\nself.total = 0\ncontinue\n",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
         env={**os.environ, "PYTHONPATH": str(TESTS), "PATH": "/usr/bin"},
     )
@@ -439,7 +439,7 @@ def test_pdb_stops_in_a_background_tasks_own_code(tmp_path):
         input="where\nquit\n",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
         env={**os.environ, "PYTHONPATH": str(TESTS), "PATH": "/usr/bin"},
     )
@@ -457,7 +457,7 @@ def test_a_terminal_session_ends_with_its_input(run):
         input="help\nstep\nfrobnicate\n\nquit\n",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
         env={**os.environ, "PYTHONPATH": str(TESTS), "PATH": "/usr/bin"},
     )

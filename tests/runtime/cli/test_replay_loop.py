@@ -110,4 +110,4 @@ def test_ctrl_c_ends_it(run: Path) -> None:
         assert "turn 1: " in process.stdout.readline()
         process.send_signal(signal.SIGINT)
         assert " identical, 0 different, 0 failed\n" in process.stdout.read()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=240) == 0

@@ -155,7 +155,7 @@ def test_a_background_task_never_holds_up_the_cycle(tmp_path):
 
     def hook(number):
         if number == 1:
-            assert Slow.began.acquire(timeout=10)  # the worker holds the first job ...
+            assert Slow.began.acquire(timeout=240)  # the worker holds the first job ...
         if number == 50:  # ... until all cycles have passed
             Slow.gate.release(2)
 
@@ -245,7 +245,7 @@ def run_stopped_in_background(tmp_path):
 
     def hook(number):
         if number == 1:
-            assert Slow.began.acquire(timeout=10)
+            assert Slow.began.acquire(timeout=240)
             live.stop("enough")
 
     Hooked.hook = hook
@@ -270,7 +270,7 @@ def test_a_background_task_that_does_nothing_is_not_interrupted(tmp_path):
     Slow.gate.release()
     executor.run()
     assert (executor.cycles, Patient.threads) == (3, [])
-    assert Slow.began.acquire(timeout=30)
+    assert Slow.began.acquire(timeout=240)
 
 
 def test_the_run_waits_for_a_background_call_and_ends_without_it(tmp_path, monkeypatch):

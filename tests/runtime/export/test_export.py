@@ -257,7 +257,7 @@ def test_trace_of_a_background_task_runs_from_its_input_to_its_result(tmp_path):
 
     def hook(number):
         if number == 1:
-            assert helpers.Slow.began.acquire(timeout=10)
+            assert helpers.Slow.began.acquire(timeout=240)
             live.set_live("s", {"word": "heard"})
         if number == 4:
             helpers.Slow.gate.release(2)

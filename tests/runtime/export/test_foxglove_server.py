@@ -28,8 +28,8 @@ class App:
 
     def __init__(self, socket):
         self._socket = socket
-        self.info = json.loads(self._socket.recv(timeout=30))
-        advertised = json.loads(self._socket.recv(timeout=30))
+        self.info = json.loads(self._socket.recv(timeout=240))
+        advertised = json.loads(self._socket.recv(timeout=240))
         self.topics = {it["id"]: it["topic"] for it in advertised["channels"]}
 
     def subscribe(self, topic):
@@ -45,7 +45,7 @@ class App:
     def next(self):
         """("message", time, fields), or ("state", status, time, speed, whether it is after a seek)."""
         while True:
-            data = self._socket.recv(timeout=30)
+            data = self._socket.recv(timeout=240)
             if isinstance(data, str):
                 continue
             if data[0] == 1:
@@ -178,5 +178,5 @@ def test_a_run_that_goes_on_is_followed_to_its_end(tmp_path):
             assert values == list(range(values[0], values[0] + 5))
             run.stop("the test has seen it")
             running.join()
-            following.join(timeout=60)
+            following.join(timeout=240)
             assert not following.is_alive()

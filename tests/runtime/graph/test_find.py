@@ -151,7 +151,7 @@ def own_name(_number: int) -> tuple[str, str]:
 @pytest.mark.usefixtures("shadowed")
 def test_processes_of_a_task_find_installed_modules_and_its_neighbours() -> None:
     with importable(Path()), multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.map_async(own_name, [0]).get(timeout=60) == [("own", "random")]
+        assert pool.map_async(own_name, [0]).get(timeout=240) == [("own", "random")]
     assert "PYTHONSAFEPATH" not in os.environ
 
 

@@ -218,7 +218,7 @@ cycles = torture.Cycles(Path({str(tmp_path / "run")!r}), largest=3000)
 for _ in range(20):
     cycles.commit()
 """
-    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=240)
     assert done.returncode == 0
     with Log(tmp_path / "run") as log:
         assert len(list(log.cycles())) == 20
@@ -471,7 +471,7 @@ def test_a_sync_waits_until_the_slab_before_is_finished(tmp_path, monkeypatch):
     syncing.join(timeout=0.1)
     assert syncing.is_alive()
     may_end.set()
-    syncing.join(timeout=60)
+    syncing.join(timeout=240)
     assert not syncing.is_alive()
     writer.finish({"reason": "test"})
 

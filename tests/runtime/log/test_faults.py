@@ -344,7 +344,7 @@ def test_a_full_disk_ends_the_log_after_the_last_cycle_that_fits(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
     assert done.stderr == ""
     error, content, end = done.stdout.splitlines()

@@ -307,7 +307,7 @@ def check_written(path, last):
 
 def test_what_the_writer_writes_is_read(tmp_path):
     run = tmp_path / "run"
-    subprocess.run([sys.executable, "-c", WRITER, run, "700", "finish"], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", WRITER, run, "700", "finish"], check=True, timeout=240)
     check_written(run, 700)
     with Log(run) as log:
         assert log.finished

@@ -306,7 +306,7 @@ def test_a_bus_error_of_somebody_else_ends_the_process_as_ever(tmp_path, before,
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
     assert (done.returncode, done.stdout) == (-signal.SIGBUS, "")
     assert ("Fatal Python error: Bus error" in done.stderr) == (before != "pass")

@@ -183,7 +183,7 @@ def test_a_background_task_takes_the_config_of_its_inputs_cycle(tmp_path):
 
     def hook(number):
         if number == 1:
-            assert helpers.Slow.began.acquire(timeout=10)
+            assert helpers.Slow.began.acquire(timeout=240)
         if number == 2:
             live.set_live("s", {"word": "heard"})
         if number == 4:

@@ -185,13 +185,13 @@ def test_a_background_job_never_sees_what_is_written_later(tmp_path):
 
     def gate():
         began.release()
-        assert goes.acquire(timeout=30)
+        assert goes.acquire(timeout=240)
 
     Holds.gate = staticmethod(gate)
 
     def hook(live, number):
         if number == 1:
-            assert began.acquire(timeout=30)
+            assert began.acquire(timeout=240)
         if number == 3:
             goes.release(9)
 

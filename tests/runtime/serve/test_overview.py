@@ -52,7 +52,7 @@ def click(browser, name, word):
     browser.evaluate(f"document.querySelector('[aria-label=\"{word} {name}\"]').click()")
 
 
-def shows(browser, name, phase, timeout_s=30.0):
+def shows(browser, name, phase, timeout_s=240.0):
     browser.wait_for(f"{ROW.format(name)}.dataset.phase == '{phase}'", timeout_s)
 
 

@@ -70,7 +70,7 @@ def client_of():
             httpx.Client(
                 base_url=stage.url.partition("?")[0],
                 headers={"Authorization": f"Bearer {TOKEN}"},
-                timeout=60,
+                timeout=240,
             )
         )
 
@@ -79,7 +79,7 @@ def runs(browser):
     browser.wait_for(
         f"{STATE} == 'running' && !!{SHOWN} && {SHOWN}.dataset.form == 'packets'"
         " && document.querySelectorAll('#answers li').length > 0",
-        timeout_s=90,
+        timeout_s=240,
     )
 
 

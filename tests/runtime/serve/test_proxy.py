@@ -106,7 +106,7 @@ def address(pipeline):
 def client(address, behind):
     behind.left.clear()
     behind.more.clear()
-    with httpx.Client(base_url=f"http://{address}", timeout=60, trust_env=False) as client:
+    with httpx.Client(base_url=f"http://{address}", timeout=240, trust_env=False) as client:
         yield client
     behind.more.set()
 

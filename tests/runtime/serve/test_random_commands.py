@@ -58,7 +58,7 @@ def test_many_clients_at_once_leave_no_process(tmp_path):
 
     def work(url, seed):
         rng = random.Random(seed)
-        with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        with httpx.Client(base_url=url, timeout=240, trust_env=False) as client:
             for _ in range(4):
                 verb, name = rng.choice(["start", "stop", "restart", "kill"]), rng.choice(NAMES)
                 pid = listed(client)[name]["pid"]

@@ -106,7 +106,7 @@ def test_a_run_of_eleven_cameras_outlives_them(tmp_path):
         for client in clients:
             client.start()
         cycles = 0
-        with httpx.Client(base_url=found[0], timeout=60, trust_env=False) as http:
+        with httpx.Client(base_url=found[0], timeout=240, trust_env=False) as http:
             while cycles < CYCLES:
                 assert run.poll() is None, (seed, said.read_text())
                 reply = http.get("api/v0/report")

@@ -24,7 +24,7 @@ def run(new_run):
 @pytest.fixture
 def http(run, new_server):
     with httpx.Client(
-        base_url=new_server(run).url, trust_env=False, timeout=10, verify=False
+        base_url=new_server(run).url, trust_env=False, timeout=240, verify=False
     ) as client:
         yield client
 

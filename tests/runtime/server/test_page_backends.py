@@ -57,7 +57,7 @@ def test_backends_are_seen_to_fail_to_recover_and_to_be_switched(new_stage, brow
         assert browser.evaluate("document.documentElement.scrollHeight") <= 900
 
     near = FaultServer(near_port)
-    browser.wait_for(f"{how('near')} == 'near ok in force' && {STATE} == 'running'", timeout_s=60)
+    browser.wait_for(f"{how('near')} == 'near ok in force' && {STATE} == 'running'", timeout_s=240)
     browser.open(stage.url)
     browser.wait_for(f"{how('near')} == 'near ok in force'")
     other.faults.extend(["500"] * 1000)

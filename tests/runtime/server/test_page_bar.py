@@ -58,7 +58,7 @@ def start(new_stage, tmp_path):
 def open_page(browser, stage):
     browser.size(1440, 900)
     browser.open(stage.url)
-    browser.wait_for(f"{STATE} == 'running' && !!{SHOWN}", timeout_s=60)
+    browser.wait_for(f"{STATE} == 'running' && !!{SHOWN}", timeout_s=240)
 
 
 def is_accessible(browser):
@@ -186,7 +186,7 @@ def test_a_camera_that_does_not_answer_degrades_the_run(start, browser):
     stage = start(more=CAMERA.format(port=free_port()), wires=WIRE)
     browser.size(1440, 900)
     browser.open(stage.url)
-    browser.wait_for(f"{STATE} == 'degraded' && {TEXT} == 'Degradedcam1: refused'", timeout_s=60)
+    browser.wait_for(f"{STATE} == 'degraded' && {TEXT} == 'Degradedcam1: refused'", timeout_s=240)
     browser.wait_for(f"!!{SHOWN}")  # the other one goes on
     is_accessible(browser)
 

@@ -55,7 +55,7 @@ def new_run_on_terminal(tmp_path, monkeypatch):
 
 
 def runs(browser):
-    browser.wait_for(f"{STATE} == 'running' && !!{SHOWN}", timeout_s=60)
+    browser.wait_for(f"{STATE} == 'running' && !!{SHOWN}", timeout_s=240)
 
 
 def is_accessible(browser):
@@ -92,7 +92,7 @@ def test_after_the_end_a_run_is_taken_away_and_run_again(new_run_on_terminal, wi
     for window in windows:  # also where nobody has pressed anything
         window.wait_for(
             f"!{CARD}.innerText.includes('{folder.name}') && {BUTTONS}.includes('Run again')",
-            timeout_s=60,
+            timeout_s=240,
         )
     assert len(list((tmp_path / "runs").glob("stage-*"))) == 2
 

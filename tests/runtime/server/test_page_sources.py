@@ -281,7 +281,7 @@ def test_answers_about_several_cameras_have_the_frames_of_their_own(new_stage, b
     )
     browser.wait_for(
         f"['left', 'right'].every(it => JSON.parse({shown}).some(([name]) => name == `see: ${{it}}`))",
-        timeout_s=90,
+        timeout_s=240,
     )
     for name, path in json.loads(browser.evaluate(shown)):
         assert path.endswith(f"/image/{name.removeprefix('see: ')}")

@@ -20,7 +20,7 @@ def run(new_run):
 def asking(server, **headers):
     address = server.url.partition("?")[0]
     return httpx.Client(
-        base_url=address, headers=headers, trust_env=False, timeout=10, verify=False
+        base_url=address, headers=headers, trust_env=False, timeout=240, verify=False
     )
 
 

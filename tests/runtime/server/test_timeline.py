@@ -218,7 +218,7 @@ def test_what_another_prompt_would_have_answered(page, monkeypatch):
         f"({TIMELINE}.querySelector('textarea'))"
     )
     click(page, "Run it again")
-    page.wait_for(f"!!{TIMELINE}.querySelector('[data-what-if=done]')", timeout_s=100)
+    page.wait_for(f"!!{TIMELINE}.querySelector('[data-what-if=done]')", timeout_s=240)
     changes = page.evaluate(
         f"[...{TIMELINE}.querySelectorAll('.change ins')].map(it => it.textContent)"
     )

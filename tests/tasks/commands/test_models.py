@@ -49,7 +49,7 @@ def listed(*words: object, cache: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -162,7 +162,7 @@ def test_a_model_in_the_cache_is_loaded_without_asking_the_hub(tmp_path: Path) -
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "a yellow star in the middle" in done.stdout

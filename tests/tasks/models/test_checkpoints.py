@@ -75,7 +75,7 @@ def config_of(model: str, port: int, home: Path) -> tuple[str, float]:
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     said, took = json.loads(done.stdout.splitlines()[-1])

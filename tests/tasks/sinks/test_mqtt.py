@@ -93,13 +93,13 @@ class Subscriber:
         self._client.reconnect_delay_set(1, 1)
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
-        self._subscribed.get(timeout=30)
+        self._subscribed.get(timeout=240)
 
     def take(self, count):
-        return [self.came.get(timeout=30) for _ in range(count)]
+        return [self.came.get(timeout=240) for _ in range(count)]
 
     def await_subscription(self):
-        self._subscribed.get(timeout=30)
+        self._subscribed.get(timeout=240)
 
     def __enter__(self):
         return self

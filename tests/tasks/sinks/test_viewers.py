@@ -59,13 +59,13 @@ def test_foxglove_gets_what_was_connected():
     viewer = FoxgloveViewer("run", host="127.0.0.1", port=0)
     try:
         with connect(viewer.where, subprotocols=["foxglove.sdk.v1"]) as socket:
-            json.loads(socket.recv(timeout=30))
+            json.loads(socket.recv(timeout=240))
             [first, *_] = cycles(aspect=2.0)
             for port, message in first.items():
                 viewer.show(LiveMessage(message.view().copy(), f"/cam/{port}", 5, 10**18))
             names = {}
             while len(names) < 6:
-                advertised = json.loads(socket.recv(timeout=30))
+                advertised = json.loads(socket.recv(timeout=240))
                 names |= {it["topic"]: it["id"] for it in advertised["channels"]}
             assert set(names) == {
                 "/cam/image",
