@@ -186,16 +186,6 @@ def test_a_package_offers_a_command(
     ]
 
 
-def test_the_command_loads_nothing_heavy() -> None:
-    code = (
-        "import sys, flowrun.runtime.cli; "
-        "print(*{'av', 'fastapi', 'networkx', 'numpy', 'pydantic', 'torch', 'transformers', 'yaml'}"
-        " & set(sys.modules))"
-    )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == ""
-
-
 @pytest.mark.slow
 def test_checking_a_graph_loads_no_model_library() -> None:
     graph = GRAPHS / "minimal.yaml"
