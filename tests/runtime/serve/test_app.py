@@ -111,6 +111,7 @@ def test_a_killed_run_is_started_again_if_that_was_asked_for(client):
         "restart": "on-failure",
         "restarts": 1,
         "next_start_s": None,
+        "parts": {},
     }
     assert again["pid"] != first
 
