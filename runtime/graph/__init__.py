@@ -12,6 +12,7 @@
 | `writing.py`, `declared.py`         | a graph that a program declares -> the text of a file      |
 | `find.py`, `ports.py`, `config.py`  | task classes by name, their ports, their configs           |
 | `functions.py`                      | a function -> a task class                                 |
+| `overridden.py`                     | methods of a task that cannot be called as they must be    |
 | `scripts.py`                        | a script that runs a graph, imported for its classes       |
 | `stale.py`                          | modules of the user that have changed load again           |
 | `several.py`                        | one task of a file -> one for each of its sources          |

@@ -10,6 +10,7 @@
 | `message.py`, `table.py`, `values.py`    | a message, a topic as columns, how fields are decoded |
 | `topic.py`                               | the messages of one topic, for notebooks              |
 | `files.py`                               | the slabs of a run                                    |
+| `committed.py`                           | newest cycles as the writer left them, not read again |
 | `directory.py`, `retention.py`           | making a run's directory; removing the oldest runs    |
 | `mend.py`                                | finishing one slab that was cut off                   |
 | `scan.py`                                | going over the cycles of a run, slab after slab       |

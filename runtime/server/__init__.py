@@ -17,6 +17,7 @@
 | `machine.py`   | endpoints: what the machine is, and how busy                             |
 | `exposition.py` | figures in the text format of Prometheus                                |
 | `metrics.py`   | endpoints: figures for Prometheus, and whether the run is well           |
+| `fleet_metrics.py` | figures about links, and the other processes of its graph            |
 | `control.py`   | endpoints: the run's state and graph, its report, settings, stop         |
 | `publish.py`   | the endpoint that publishes a message on a port                          |
 | `runs.py`      | endpoints: recorded runs, and the log of the live one                    |
