@@ -1,8 +1,6 @@
 """A server is started and stopped."""
 
 import socket
-import subprocess
-import sys
 import threading
 import time
 
@@ -83,12 +81,3 @@ def test_stop_ends_streams_and_waiting_clients_and_leaves_no_thread(new_run):
     assert set(threading.enumerate()) <= before
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address)
-
-
-def test_the_command_line_loads_no_server():
-    code = (
-        "import sys, flowrun.runtime.cli; print([m for m in sys.modules if m.split('.')[0] in "
-        "('fastapi', 'uvicorn', 'starlette', 'fastapi_offline')])"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
-    assert out.stdout == "[]\n"
