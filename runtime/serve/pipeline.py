@@ -39,10 +39,10 @@ RESTARTS: tuple[Restart, ...] = get_args(Restart)
 Phase = Literal["stopped", "running", "stopping", "failed", "waiting"]
 
 _COMMAND = (sys.executable, "-P", "-m", "flowrun.runtime.cli", "run")
+"""-P: the folder in which the server was started is not one of modules."""
 _FLEET_COMMAND = (*_COMMAND[:-1], "up")
 _OF_PART = re.compile(r"(?P<part>\w+/[\w-]+) +\| (?P<what>started again|started|ended|failed: .*)")
 """What `flowrun up` says of its children."""
-"""-P: the folder in which the server was started is not one of modules."""
 _PATIENCE_S = 4.0
 """Seconds that a stopped run has to end. A stop must be answered within 5."""
 _KEPT_LINES = 200
