@@ -58,8 +58,8 @@ def test_the_command_is_that_of_a_run(new_pipeline, tmp_path):
     wait_for(lambda: pipeline.state().phase == "stopped")
     said = [line for line in all_said if " | " in line]
     assert said == [
-        f"it | {tmp_path}/it.yaml --socket {pipeline.socket} --log-dir {tmp_path}/runs --plain "
-        "--root-path /pipelines/it",
+        f"it | {tmp_path}/it.yaml --socket {pipeline.socket} --log-dir {tmp_path}/runs "
+        "--root-path /pipelines/it --plain",
         "it | secret",
     ]
 
