@@ -165,3 +165,5 @@ def test_where_the_pointer_rests_the_picture_comes_before_a_click(recorded, view
     assert nearest(page, pictures) == cycle
     assert KEY_EVERY < cycle < 2 * KEY_EVERY
     assert page.evaluate(asked) == before
+    # One camera is alone anyway.
+    assert "Alone" not in page.evaluate(f"{SCREEN}.innerText")

@@ -184,6 +184,9 @@ def test_boxes_and_tracks_lie_on_what_they_are_about(page):
     page.wait_for(f"!({marked})")
 
 
+ALONE = "[...document.querySelectorAll('.tools button[aria-pressed]')].map(it => it.textContent)"
+
+
 def test_four_cameras_are_a_grid_and_a_double_click_shows_one(page):
     names = CAMERAS[:4]
     page.wait_for("document.querySelectorAll('.screen[data-shown]').length == 4")
@@ -194,6 +197,7 @@ def test_four_cameras_are_a_grid_and_a_double_click_shows_one(page):
         )
     )
     assert len({round(it["x"]) for it in places}) == len({round(it["y"]) for it in places}) == 2
+    assert page.evaluate(ALONE) == ["Alone"] * 4
     for name in (names[2], names[0]):
         middle = json.loads(
             page.evaluate(
@@ -206,6 +210,7 @@ def test_four_cameras_are_a_grid_and_a_double_click_shows_one(page):
             "document.querySelectorAll('.screen').length == 1 && "
             f"document.querySelector('.screen[data-shown] b')?.textContent == '{name}'"
         )
+        assert page.evaluate(ALONE) == ["All"]
         assert (
             page.evaluate(f"{screen(name)}.getBoundingClientRect().width") > 1.5 * middle["width"]
         )

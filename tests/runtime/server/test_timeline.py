@@ -123,7 +123,7 @@ def test_the_tabs_are_of_the_moment(page):
 
     panel = "document.getElementById('panel')"
     drag(page, 0.3, 0.2)
-    page.wait_for(f"{panel}.querySelector('.wire text')?.textContent.endsWith(' Hz')")
+    page.wait_for(f"{panel}.querySelector('text.hz')?.textContent.endsWith(' Hz')")
     tab("lines")
     page.wait_for(f"{panel}.innerText.includes('until this moment')")
     page.wait_for(f"{panel}.querySelectorAll('.lines li').length == 1")

@@ -70,7 +70,7 @@ export function Cameras() {
   return html`<section class="cameras" aria-label="Pictures">
     ${isEmpty ? html`<p class="empty">The run has no cycle: there is nothing to look at.</p>` : drawn.length
       ? html`<div class="grid of${Math.min(9, drawn.length)}">${drawn.map(channel => html`<${Screen} key=${channel.id} channel=${channel}
-          live=${live} marks=${marks} alone=${alone !== null} onAlone=${() => setAlone(alone ? null : channel.id)} />`)}</div>`
+          live=${live} marks=${marks} several=${drawn.length > 1} alone=${alone !== null} onAlone=${() => { if (alone || drawn.length > 1) setAlone(alone ? null : channel.id); }} />`)}</div>`
       : html`<p class="empty">${run.state.state === "ended" && !run.report ? "Nothing runs." : !run.report || !run.graph ? "Waiting for the run …" : channels.length ? "No picture is chosen." : "No task of this graph shows pictures."}</p>`}
     ${(channels.length > 1 || kinds.length > 0) && html`<div class="chips">
       ${channels.length > 1 && html`<span role="group" class="chips" aria-label="Which pictures">${channels.map(({id, name}) => html`<button
@@ -82,8 +82,8 @@ export function Cameras() {
   </section>`;
 }
 
-/** @param {{channel: Channel, live: boolean, alone: boolean, marks: Marks, onAlone: () => void}} props */
-function Screen({channel, live, alone, marks, onAlone}) {
+/** @param {{channel: Channel, live: boolean, several: boolean, alone: boolean, marks: Marks, onAlone: () => void}} props */
+function Screen({channel, live, several, alone, marks, onAlone}) {
   const run = useKnown();
   const images = run.then?.images ?? {};
   const task = [channel.id, channel.from].find(id => id !== null && images[id]) ?? channel.camera;
@@ -120,7 +120,7 @@ function Screen({channel, live, alone, marks, onAlone}) {
       <span class="tools">
         ${back ? then && html`<a class="button" href=${address(then.whole)} download=${`${channel.name}-cycle-${then.cycle}.jpg`}>Snapshot</a>`
           : html`<button type="button" onClick=${() => snapshot(channel.name, canvas.current, newest, image.current)} disabled=${!newest && form !== "img"}>Snapshot</button>`}
-        <button type="button" aria-pressed=${alone} onClick=${onAlone}>${alone ? "All" : "Alone"}</button>
+        ${(several || alone) && html`<button type="button" aria-pressed=${alone} onClick=${onAlone}>${alone ? "All" : "Alone"}</button>`}
       </span></figcaption>
   </figure>`;
 }

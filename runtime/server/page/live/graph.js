@@ -47,8 +47,9 @@ export function GraphView() {
   const task = run.graph.tasks.find(({id}) => id === chosen);
   return html`<div class="graph"><div class="scroll" tabindex="0" role="region" aria-label="The tasks and their connections">
     <svg width=${wide} height=${tall} role="group" aria-label="Graph">
-      ${wires.map(({from, to, msg}, number) => html`<${Wire} key=${`${from} ${to}`} a=${at[from]} b=${at[to]} title=${`${from} → ${to}: ${msg}`}
-        rate=${wires.findIndex(wire => wire.from === from) === number ? rateOf(run.moment === null ? reports[from]?.rate_hz : run.then?.rates_hz[from]) : ""} />`)}
+      ${wires.map(({from, to, msg}) => html`<${Wire} key=${`${from} ${to}`} a=${at[from]} b=${at[to]} title=${`${from} → ${to}: ${msg}`} />`)}
+      ${[...new Set(wires.map(({from}) => from))].map(from => html`<text class="hz" key=${from} x=${at[from].x + at[from].wide + 4}
+        y=${at[from].y + HIGH / 2 - 6}>${rateOf(run.moment === null ? reports[from]?.rate_hz : run.then?.rates_hz[from])}</text>`)}
       ${run.graph.tasks.map(({id, type, background}) => {
         const place = at[id];
         const report = run.moment === null ? reports[id] : reportThen(run, id);
@@ -98,7 +99,7 @@ function howIs({state, lag_cycles, gaps, skipped, damaged, clock_offset_ms, refu
 }
 
 /** How often a task publishes, where that is known. @param {number | null | undefined} hz */
-const rateOf = hz => hz == null ? "" : `${hz.toFixed(1)} Hz`;
+const rateOf = hz => hz == null ? "" : `${hz.toFixed(hz && hz < 1 ? 2 : 1)} Hz`;
 
 /** How a task was at the moment looked at. @param {import("../known.js").Known} run @param {string} id
  * @returns {any} */
@@ -110,13 +111,12 @@ function reportThen({then}, id) {
     shadow: then?.shadows[id], ...failed && {raised: {count: failed, text}}};
 }
 
-/** @param {{a: Place, b: Place, title: string, rate: string}} props */
-function Wire({a, b, title, rate}) {
+/** @param {{a: Place, b: Place, title: string}} props */
+function Wire({a, b, title}) {
   const [x1, y1, x2, y2] = [a.x + a.wide, a.y + HIGH / 2, b.x - 6, b.y + HIGH / 2];
   const bend = Math.max(24, (x2 - x1) / 2);
   return html`<g class="wire"><path d=${`M${x1},${y1} C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2},${y2}`}><title>${title}</title></path>
-    <path class="tip" d=${`M${x2 + 6},${y2} l-8,-4 v8 z`} />
-    ${rate && html`<text x=${x1 + 4} y=${y1 - 6}>${rate}</text>`}</g>`;
+    <path class="tip" d=${`M${x2 + 6},${y2} l-8,-4 v8 z`} /></g>`;
 }
 
 /** How often a shadow disagrees with its task, and about what. @param {import("../known.js").Shadow} shadow */
