@@ -42,6 +42,8 @@ def config_of(
         },
         "scouting/multicast/enabled": False,
         "scouting/gossip/enabled": False,
+        # Zenoh would wait half a second for whom it connects to, at each start.
+        "open/return_conditions/connect_scouted": False,
         "transport/link/tx/lease": 4000,
         "transport/link/tx/keep_alive": 4,
         # A cycle of 100 cameras has seven batches: with room for all of them, `put` does not wait for
