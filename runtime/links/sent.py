@@ -243,8 +243,9 @@ class SentLogs:
             log.close()
 
     def _other(self, asked: Question, runs: Sequence[OwnRun]) -> Status:
-        """The run that was asked for is not there: go on with the one after it, or the oldest."""
-        later = [it for it in runs if it.run > asked.run] or list(runs[-1:])
+        """The run that was asked for is not there: go on with the one after it. Where all began before
+        it, the clock was set back: they are later all the same, as the oldest is removed first."""
+        later = [it for it in runs if it.run > asked.run] or runs
         nothing = Status(
             asked.run, asked.cycle, asked.cycle, 0, more=False, is_over=False, follows=0, follows_at=0,
             ended=False, reason="",

@@ -28,9 +28,10 @@ class Process:
         self.outputs, self.runs, self.writer = outputs, 0, None
         directory.mkdir(exist_ok=True)
 
-    def begin(self, **options):
+    def begin(self, *, clock_ns=0, **options):
+        """clock_ns: by how much its clock is wrong."""
         self.runs += 1
-        self.run = 1_000_000_000 * self.runs
+        self.run = 1_000_000_000 * self.runs + clock_ns
         self.path = self.directory / f"{GRAPH}-{self.runs}"
         metadata = {
             "run_id": self.path.name,
@@ -76,7 +77,7 @@ class SenderProcess(Process):
         super().__init__(network, directory, SENDER, kinds)
         self.streams, self.value = streams, 0
         self.most_followed = most_followed
-        self.sent = []
+        self.sent, self.notes = [], []
 
     def begin(self, **options):
         super().begin(**options)
@@ -89,6 +90,7 @@ class SenderProcess(Process):
             own=SENDER,
             run=self.run,
             receivers={RECEIVER: self.streams},
+            note=self.notes.append,
         )
 
     def make(self, streams):
@@ -131,6 +133,7 @@ class ReceiverProcess(Process):
             streams=self.streams,
             cursor=cursor,
             note=self.notes.append,
+            run=self.run,
         )
         self.transport.watch_alive(
             Keys.of(GRAPH, SENDER).alive, lambda there: there and self.receiver.reconnected()
