@@ -5,9 +5,11 @@ One thread follows the log, asks senders' logs and acknowledges; a cycle only te
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +26,7 @@ from flowrun.runtime.links.hello import Hello, misfit
 from flowrun.runtime.links.lookout import Lookout
 from flowrun.runtime.links.news import News
 from flowrun.runtime.links.receiver import Receiver
+from flowrun.runtime.links.rivals import only_one
 from flowrun.runtime.links.runs import Cursor, Runs, last_cursor
 from flowrun.runtime.links.security import certificates_of, security_of
 from flowrun.runtime.links.sent import LogTail, SentLogs
@@ -89,7 +92,8 @@ class _In:
     hello_at_s: float = -_AGAIN_S
     asked_ns: int = 0
     offset_ns: int | None = None
-    committed: Cursor | None = None
+    committed: Cursor = field(default_factory=lambda: Cursor(0, 0))
+    """What is in this process's log; (0, 0): nothing is."""
     acknowledged: tuple[Cursor, bool] | None = None
     """What was said last."""
     acknowledged_at_s: float = 0.0
@@ -171,6 +175,8 @@ class Links:
         self._in_step: list[_Out] = []
         """The receivers that this run waits for after each cycle."""
         self._is_held = False
+        self._alone = contextlib.ExitStack()
+        """Left when another process may be this one."""
 
     def peer_of(self, part: PartId) -> Peer:
         """How the wire names a process."""
@@ -184,6 +190,7 @@ class Links:
         """Open the transport, and give the source tasks what they receive from; `pump` is then called
         by a thread, or by whoever moves the time by hand. `UsageError` where the
         transport cannot be opened, `LogError` where an earlier run's log cannot be read."""
+        self._alone.enter_context(only_one(self._directory.parent, self._name, self._own))
         cursors = {it.source: self._cursor(it) for it in self._plan.graph.receives}
         transport = self._transport = self._open(self._spec)
         self._look_out(transport)
@@ -208,7 +215,7 @@ class Links:
     def look(self, cycle: Committed) -> None:
         """A cycle was committed. On the cycles' thread."""
         for it in self._ins.values():
-            it.committed = it.incoming.published
+            it.committed = it.incoming.published or it.committed
         for out in self._in_step:
             if any(cycle.messages[slot].present for slot in out.slots):
                 out.awaited = cycle.time.cycle + 1
@@ -252,6 +259,7 @@ class Links:
         in_order: whether no other run follows, so that receivers may end too.
         """
         if self._transport is None:
+            self._alone.close()
             return
         if in_order and self._shipper is not None:
             self._shipper.end()
@@ -268,6 +276,7 @@ class Links:
         if self._shipper is not None:
             self._shipper.close()
         self._transport.close(timeout_s=_CLOSE_S)
+        self._alone.close()
 
     def hurry(self) -> None:
         """Let `end` wait for nobody. From any thread."""
@@ -342,12 +351,13 @@ class Links:
             streams=streams,
             cursor=cursor,
             note=lambda text: self._log.warning(text, sender=str(peer)),
+            run=self._run,
         )
         stops = any(it.link.on_gap == "stop" for it in boundary.streams)
         receiver.is_open = False
         incoming = Incoming(receiver, sender=peer, streams=streams, stops_at_gap=stops)
         task.receive_from(incoming)
-        made = _In(peer, boundary, incoming)
+        made = _In(peer, boundary, incoming, committed=cursor or Cursor(0, 0))
         transport.watch_alive(Keys.of(self._name, peer).alive, partial(self._sender_is, made))
         return made
 
@@ -373,6 +383,7 @@ class Links:
                 receivers={peer: streams_of(it) for peer, it in sends.items()},
                 wake=self._woken.set,
                 on_ack=self._acked.set,
+                note=self._log.warning,
             )
         for peer, boundary in sends.items():
             slots = [
@@ -465,10 +476,21 @@ class Links:
                 it.incoming.receiver.pump(now_ns)
             elif it.is_there and now_s - it.hello_at_s >= _AGAIN_S and not it.refused:
                 self._ask_hello(it, now_s)
+            self._look_for_rival(it)
         self._acknowledge(now_s)
         self._hold_or_go_on()
         if self._news is not None:
             self._news.pump(now_s)
+
+    def _look_for_rival(self, it: _In) -> None:
+        rival, it.incoming.receiver.rival = it.incoming.receiver.rival, None
+        if rival is not None and rival.later == self._run:
+            self._fail(
+                LinkError(
+                    f"another process runs as {self._own}, since {_date(rival.earlier)}: end that one, "
+                    "or run this one as another instance"
+                )
+            )
 
     def _ask_hello(self, it: _In, now_s: float) -> None:
         assert self._transport is not None
@@ -484,13 +506,10 @@ class Links:
     def _acknowledge(self, now_s: float, *, again: bool = False) -> None:
         for it in self._ins.values():
             ended = it.incoming.receiver.ended
-            committed = it.committed or (Cursor(0, 0) if ended else None)
-            if committed is None:
-                continue
-            says = committed, ended
+            says = it.committed, ended
             if again or says != it.acknowledged or now_s - it.acknowledged_at_s >= _AGAIN_S:
                 it.acknowledged, it.acknowledged_at_s = says, now_s
-                it.incoming.receiver.acknowledge(committed)
+                it.incoming.receiver.acknowledge(it.committed)
 
     def _assign(self, shipper: Shipper, now_s: float) -> None:
         """Have what is sent go to another replica where the present one is gone, or a better one has
@@ -550,7 +569,7 @@ class Links:
         receiver = it.incoming.receiver
         state = "connected" if it.is_there else "lost" if it.was_there else "connecting"
         state = "refused" if it.refused else "ended" if receiver.ended else state
-        cursor = it.committed or Cursor(0, 0)
+        cursor = it.committed
         newest = receiver.newest
         known = newest.cycle + 1 if newest.run == cursor.run != 0 else cursor.cycle
         return LinkStatus(
@@ -576,6 +595,10 @@ class Links:
         cursor = said.cycle if said.run == self._run else 0
         lag = max(0, newest + 1 - cursor)
         return LinkStatus(str(it.peer), "out", state, cursor, newest, lag, reconnects=it.reconnects)
+
+
+def _date(time_ns: int) -> str:
+    return f"{datetime.fromtimestamp(time_ns // 1_000_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def open_transport(spec: GraphSpec) -> Transport:

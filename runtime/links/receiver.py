@@ -12,11 +12,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from flowrun.runtime.links.rivals import Rival, Rivals
 from flowrun.runtime.links.runs import Cursor
 from flowrun.runtime.links.transport import Sample, Transport
 from flowrun.runtime.links.wire import (
     CONTEXT,
     CYCLE,
+    RIVAL,
     STATUS,
     Carried,
     Head,
@@ -27,6 +29,7 @@ from flowrun.runtime.links.wire import (
     Stream,
     WireError,
     opened,
+    pack_run,
     unpacked,
 )
 
@@ -69,6 +72,7 @@ class Receiver:
     cursor: the first cycle that is wanted, as this process's own log says it; None: all from the oldest.
     wake: called, on any thread, when there is something to take.
     note: called with a sentence on what is wrong with what came.
+    run: this process's own, for the sender to know it by.
     """
 
     def __init__(
@@ -83,8 +87,9 @@ class Receiver:
         wake: Callable[[], None] = lambda: None,
         note: Callable[[str], None] = lambda _: None,
         silence_ns: int = _SILENCE_NS,
+        run: int = 0,
     ) -> None:
-        self._transport = transport
+        self._transport, self._run = transport, run
         self._streams = streams
         self._sender = sender
         self._log_key = Keys.of(graph, sender).log(own)
@@ -115,6 +120,10 @@ class Receiver:
         """The newest cycle that was heard of."""
         self.damaged = 0
         """Number of messages that something on the way has changed."""
+        self.rival: Rival | None = None
+        """Two processes that run as this one, as the sender says."""
+        self._senders, self._now_ns = Rivals(), 0
+        self._noted_rival: Rival | None = None
         transport.subscribe(Keys.of(graph, sender).cycles(own), self.on_sample)
 
     # -- from the transport, on any thread ---------------------------------------------------------
@@ -124,9 +133,13 @@ class Receiver:
         head = self._opened(sample) if self.is_open else None
         if head is None:
             return
+        if head.kind == RIVAL:
+            self.rival = Rival(head.first, head.cycle)
+            return
         if head.kind != CYCLE:
             self.reconnected()  # the sender has ended: ask for what is left
             return
+        self._hear(head.run)
         with self._lock:
             self._heard_ns = None
             self.newest = max(self.newest, Cursor(head.run, head.cycle))
@@ -143,6 +156,7 @@ class Receiver:
 
     def pump(self, now_ns: int) -> None:
         """Ask the sender's log, if that is due."""
+        self._now_ns = now_ns
         with self._lock:
             if self._heard_ns is None:
                 self._heard_ns = now_ns
@@ -171,7 +185,8 @@ class Receiver:
     def acknowledge(self, cursor: Cursor) -> None:
         """Tell the sender that all before `cursor` is in this process's log, and whether it is known
         here that the sender has ended."""
-        self._transport.put(self._ack_key, Question(*cursor, 0, self.ended).pack(), b"")
+        said = Question(*cursor, 0, self.ended).pack()
+        self._transport.put(self._ack_key, said, pack_run(self._run))
 
     # -- on the thread of the cycles -----------------------------------------------------------------
 
@@ -211,6 +226,15 @@ class Receiver:
             )
             return None
         return head
+
+    def _hear(self, run: int) -> None:
+        rival = self._senders.hear(run, self._now_ns)
+        if rival is not None and rival != self._noted_rival:
+            self._noted_rival = rival
+            self._note(
+                f"two processes run as {self._sender}: run {rival.later} began while run "
+                f"{rival.earlier} goes on; nothing of it is taken before that one ends"
+            )
 
     def _has_room(self) -> bool:
         return len(self._ready) < _MOST_READY // 2 and self._ready_bytes < _MOST_BYTES // 2
@@ -335,6 +359,9 @@ class Receiver:
             self._is_behind = True
             return
         if status.is_over and status.follows:
+            if self._senders.is_alive(status.run, self._now_ns, within_ns=_SILENCE_NS):
+                self._is_behind = True  # who says so is another process, or it was killed just now
+                return
             after = Cursor(status.follows, status.follows_at)
             if status.reason and status.begins == status.upto:
                 self._miss(-1, status.reason, after)

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.links.rivals import Rival, Rivals
 from flowrun.runtime.links.sent import LogTail, Picker, SentLogs
 from flowrun.runtime.links.spread import Spread
 from flowrun.runtime.links.transport import Query, Sample, Transport
 from flowrun.runtime.links.wire import (
     CYCLE,
+    RIVAL,
     STATUS,
     Head,
     Keys,
@@ -25,6 +27,7 @@ from flowrun.runtime.links.wire import (
     WireError,
     packed,
     sealed,
+    unpack_run,
 )
 
 __all__ = ["Acknowledged", "Shipper"]
@@ -63,6 +66,7 @@ class Shipper:
 
     run: how the wire names it. receivers: what each gets.
     wake: called, on any thread, when there is something to `pump`.
+    note: called with a sentence on what is wrong with the receivers.
     on_ack: called, on any thread, when a receiver has said what it has.
     """
 
@@ -78,9 +82,11 @@ class Shipper:
         receivers: Mapping[Peer, Sequence[Stream]],
         wake: Callable[[], None] = lambda: None,
         on_ack: Callable[[], None] = lambda: None,
+        note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._tail, self._logs, self._transport = tail, logs, transport
         self._own, self._run, self._wake, self._on_ack = own, run, wake, on_ack
+        self._note, self._now_ns = note, 0
         keys = Keys.of(graph, own)
         self._outs = {
             peer: _Out(
@@ -99,6 +105,10 @@ class Shipper:
         self.newest = -1
         """The last cycle that was read from the log."""
         self.acknowledged = {peer: Acknowledged() for peer in receivers}
+        self._heard = {peer: Rivals() for peer in receivers}
+        self._rivals: dict[Peer, Rival] = {}
+        self._untold: set[Peer] = set()
+        """Receivers that are to be told that two processes run as them."""
         self.error: LogError | None = None
         """Why the log cannot be followed any more."""
         for peer in receivers:
@@ -108,8 +118,10 @@ class Shipper:
     def pump(self, now_ns: int) -> bool:
         """Put what the log has gained, and answer questions; whether there was anything. Always on the
         same thread."""
-        del now_ns
+        self._now_ns = now_ns
         did = self._ship()
+        while self._untold:
+            self._tell(self._untold.pop())
         while self._questions:
             self._answer(*self._questions.popleft())
             did = True
@@ -204,6 +216,29 @@ class Shipper:
             asked = Question.unpack(sample.payload)
         except WireError:
             return
+        by = unpack_run(sample.attachment) or 0
+        rival = self._heard[peer].hear(by, self._now_ns)
+        if rival is not None and self._rivals.get(peer) != rival:
+            self._rivals[peer] = rival
+            self._note(
+                f"two processes run as {peer}: run {rival.later} began while run {rival.earlier} goes on"
+            )
+        if rival is not None:
+            self._untold.add(peer)
+        if self._is_second(peer, by):
+            return
         said = self.acknowledged[peer]
         said.run, said.cycle, said.knows_end = asked.run, asked.cycle, asked.context
         self._on_ack()
+
+    def _is_second(self, peer: Peer, by: int) -> bool:
+        """Whether a receiver's run is one that began while another one goes on."""
+        rival = self._rivals.get(peer)
+        if rival is None or rival.later != by:
+            return False
+        return self._heard[peer].is_alive(rival.earlier, self._now_ns)
+
+    def _tell(self, peer: Peer) -> None:
+        rival = self._rivals[peer]
+        head = Head(self._run, self._own.part, self._own.inst, RIVAL, rival.earlier, rival.later, 0)
+        self._transport.put(self._outs[peer].key, b"", sealed(head, b""))

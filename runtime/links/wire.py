@@ -8,7 +8,7 @@ is found whatever carries it. Numbers are little-endian.
 | 8     | run     | u64  | the sender's run: when it began, nanoseconds since 1970 UTC |
 | 2     | part    | u16  | number of the sender's partition in the graph file |
 | 2     | inst    | u16  | number of the sender among the partition's instances or replicas |
-| 2     | kind    | u16  | `CYCLE`, `CONTEXT` or `STATUS` |
+| 2     | kind    | u16  | `CYCLE`, `CONTEXT`, `STATUS` or `RIVAL` |
 | 8     | first   | u64  | the first cycle that this stands for: those from it to `cycle` had nothing |
 |       |         |      | for this receiver. *Why:* who lacks none before `first` lacks nothing |
 | 8     | cycle   | u64  | number of the cycle in the sender's run |
@@ -18,7 +18,10 @@ is found whatever carries it. Numbers are little-endian.
 The payload of `CYCLE` and `CONTEXT` is, for each message, u16 number of its stream, u64 tov_ns, u32 size
 and the bytes that the sender's log has. A receiver that begins in the middle of a video gets the
 messages since its key frame as `CONTEXT` first, which it decodes and does not show. That of `STATUS`,
-which ends an answer, is a msgpack list; see `Status`.
+which ends an answer, is a msgpack list; see `Status`. `RIVAL` tells a receiver that two processes run as
+it: `first` is the run of the one that was heard of first, `cycle` that of the other.
+
+What a receiver has, it says as a `Question`, with its own run, u64, as the attachment.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from zlib_ng.zlib_ng import crc32
 __all__ = [
     "CONTEXT",
     "CYCLE",
+    "RIVAL",
     "STATUS",
     "Carried",
     "Head",
@@ -46,17 +50,20 @@ __all__ = [
     "WireError",
     "graph_key",
     "opened",
+    "pack_run",
     "packed",
     "sealed",
+    "unpack_run",
     "unpacked",
 ]
 
-CYCLE, CONTEXT, STATUS = 0, 1, 2
+CYCLE, CONTEXT, STATUS, RIVAL = range(4)
 
 _HEAD = struct.Struct("<QHHHQQQ")
 _CRC = struct.Struct("<I")
 _ENTRY = struct.Struct("<HQI")
 _QUESTION = struct.Struct("<QQI?")
+_RUN = struct.Struct("<Q")
 
 
 class WireError(Exception):
@@ -231,6 +238,16 @@ class Keys(NamedTuple):
     @property
     def news(self) -> str:
         return f"{self.base}/news"
+
+
+def pack_run(run: int) -> bytes:
+    """The attachment of what a receiver says it has."""
+    return _RUN.pack(run)
+
+
+def unpack_run(attachment: bytes) -> int | None:
+    """The receiver's run; None for other bytes."""
+    return _RUN.unpack(attachment)[0] if len(attachment) == _RUN.size else None
 
 
 def packed(messages: Iterable[Carried]) -> bytes:
