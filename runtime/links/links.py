@@ -420,6 +420,9 @@ class Links:
         if it.refused:
             self._fail(LinkError(it.refused))
             return
+        misled = _misled(it)
+        if misled is not None:
+            self._log.warning(misled)
         it.is_welcome = it.incoming.receiver.is_open = True
         it.incoming.receiver.reconnected()
         self._woken.set()
@@ -599,6 +602,19 @@ class Links:
 
 def _date(time_ns: int) -> str:
     return f"{datetime.fromtimestamp(time_ns // 1_000_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _misled(it: _In) -> str | None:
+    """What a difference of the clocks does to `max_age_ms`; None where it does nothing to speak of."""
+    ages_ms = [stream.max_age_ms for stream in it.incoming.streams if stream.max_age_ms is not None]
+    if it.offset_ns is None or not ages_ms or abs(it.offset_ns) < min(ages_ms) * 500_000:
+        return None
+    how, what = ("behind", "older") if it.offset_ns < 0 else ("ahead", "younger")
+    return (
+        f"the clock of {it.peer} is {abs(it.offset_ns) / 1e9:.1f} s {how}: with max_age_ms "
+        f"{min(ages_ms)} its messages are taken for {what} than they are; set the clocks of both "
+        "machines"
+    )
 
 
 def open_transport(spec: GraphSpec) -> Transport:
