@@ -7,7 +7,7 @@ python bench/bench_links.py [--seconds 20]
 - latency: from the commit of a cycle to its place in the receiver's queue;
 - catch-up: how fast a receiver that was away takes what the log has;
 - lock-step: there and back;
-- cycles: memory of the receiver after many.
+- cycles: memory of sender and receiver, at each tenth of many.
 
 Sender and receiver are processes of their own, over TCP on loopback.
 """
@@ -41,6 +41,12 @@ from flowrun.runtime.log.writer import LogWriter
 GRAPH, SENDER, RECEIVER = "bench", Peer("dock", "0", 0, 0), Peer("gpu", "0", 1, 0)
 CAMERAS, FPS, PACKET = 100, 15, 4400
 """A packet of 720p at 15 Hz and 0.5 Mbit/s, as the main graph's cameras have."""
+
+
+def own_mib():
+    """MiB of memory of this process, without what it has mapped of files: the log."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) / 1024
 
 
 def streams_of(count):
@@ -127,8 +133,7 @@ def receive(address, count, pipe, echo):
             if pipe.recv() == "end":
                 transport.close(timeout_s=2)
                 return
-            rss = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-            pipe.send((taken, size, latencies, first_s, last_s, rss))
+            pipe.send((taken, size, latencies, first_s, last_s, own_mib()))
             latencies = []
 
 
@@ -290,20 +295,21 @@ def many_cycles(count):
         at = address()
         sender = Sender(folder, at, count=1)
         pipe, process = started(receive, at, 1, False)
-        rss = []
-        for part in range(10):
+        here, there = [], []
+        for _ in range(10):
             for n in range(count // 10):
                 sender.commit(b"x" * 100)
                 if n % 200 == 199:
                     time.sleep(0.01)
             while asked(pipe)[0] < sender.cycle:
                 time.sleep(0.2)
-            rss.append(asked(pipe)[5] / 2**20)
-            del part
-        print(
-            f"{count} cycles: receiver's memory {rss[0]:.0f} MiB after a tenth, {rss[-1]:.0f} MiB at "
-            "the end (target: the same)"
-        )
+            here.append(own_mib())
+            there.append(asked(pipe)[5])
+        for who, mib in (("sender", here), ("receiver", there)):
+            print(
+                f"{count} cycles: {who}'s memory {mib[0]:.0f} MiB after a tenth, {mib[-1]:.0f} MiB at "
+                f"the end (target: the same); each tenth: {' '.join(f'{it:.0f}' for it in mib)}"
+            )
         pipe.send("end")
         process.join(5)
         sender.stopped.set()
