@@ -9,6 +9,8 @@ import pytest
 from flowrun.runtime.clock import LiveClock
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.events import Switched
+from flowrun.runtime.fleet.record import fleet_runs
+from flowrun.runtime.fleet.replay import FleetReplay
 from flowrun.runtime.graph.plan import load_plan
 from flowrun.runtime.links.check import received
 from flowrun.runtime.links.links import LinkError, streams_of
@@ -16,6 +18,7 @@ from flowrun.runtime.links.shipper import Shipper
 from flowrun.runtime.links.spread import chosen
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures.stored import StoredPicture
+from flowrun.runtime.replay.graph import recorded_graph
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
 from support.films import draw
@@ -398,3 +401,53 @@ def test_a_failure_of_the_links_ends_the_run_and_says_why(tmp_path, monkeypatch)
     fleet.begin("dock")
     [result] = fleet.end("dock")
     assert str(result.error) == "the links have failed: RuntimeError: no more"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("spread", ["instance", "one"])
+def test_pictures_go_over_to_another_replica_at_a_key_frame(tmp_path, spread):
+    film = draw(tmp_path / "film.mp4", frames=300, g="10")
+    config = f"{{source_uri: {film}, realtime: true}}"
+    fleet = Fleet(
+        tmp_path,
+        f"{{id: cam, type: VideoCapture, partition: dock, config: {config}}},"
+        "{id: small, type: Resize, partition: gpu, config: {width: 32, height: 24}}",
+        f"{{src: cam, dst: small, msg: ImageRgb8Msg, link: {{spread: {spread}}}}}",
+        gpu=", replicas: 2",
+    )
+    default = chosen("dock/0" if spread == "instance" else "gpu", ["0", "1"])
+    other = {"0": "1", "1": "0"}[default]
+    first, second = fleet.begin(f"gpu/{default}"), fleet.begin(f"gpu/{other}")
+    came, went_over = threading.Event(), threading.Event()
+    first.watch(lambda cycle: came.set() if cycle.time.cycle > 12 else None)
+    second.watch(lambda cycle: went_over.set() if cycle.time.cycle > 12 else None)
+    fleet.begin("dock")
+    assert came.wait(60)
+    fleet.stop(f"gpu/{default}")
+    assert went_over.wait(60)
+    fleet.begin(f"gpu/{default}")
+    fleet.end("dock", f"gpu/{default}", f"gpu/{other}")
+    taken = {}
+    with fleet.log("dock") as dock:
+        sent = {it.cycle: it.pixels for it in dock.frames("/cam/image")}
+        keys = {
+            it.cycle: StoredPicture.parse(it.payload).own.get("key", it.cycle)
+            for it in dock.messages("/cam/image")
+        }
+        records = [it.fields for it in dock.messages("/flowrun/control")]
+    for run in fleet_runs(tmp_path):
+        if run.part.partition == "gpu":
+            with Log(run.path) as log:
+                pixels = [it.pixels for it in log.frames("/from_dock/cam_image")]
+                cycles = [it.fields["taken"][0] for it in log.messages("/from_dock/origin")]
+            assert all((sent[at] == it).all() for at, it in zip(cycles, pixels, strict=True))
+            taken.setdefault(run.part.instance, []).extend(cycles)
+    assert sorted([*taken["0"], *taken["1"]]) == sorted(sent)
+    begins = taken[other][0]
+    assert keys[begins] == begins > taken[default][0]
+    assigned = [(it["key"], it["value"]) for it in records if it["kind"] == "assigned"]
+    assert assigned[0] == ("gpu", other)
+    with FleetReplay(fleet_runs(tmp_path), specs=lambda log: recorded_graph(log, {})) as replay:
+        report = replay.run()
+    assert report.is_identical
+    assert (report.delivered, report.unverified) == (len(sent), 0)
