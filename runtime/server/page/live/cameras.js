@@ -104,7 +104,7 @@ function Screen({channel, live, several, alone, marks, onAlone}) {
       data-past=${!then ? null : exact ? "exact" : past.error ? "none" : "coming"}>
     <canvas class="picture" ref=${canvas} role="img" aria-label=${`live picture of ${channel.name}`} onDblClick=${onAlone}
       hidden=${back || form === "img"}></canvas>
-    <canvas class="marks" ref=${overlay} aria-hidden="true" hidden=${back ? !exact : form === "img"}></canvas>
+    <canvas class="marks" ref=${overlay} aria-hidden="true" hidden=${back ? !exact : form === "img" || !newest}></canvas>
     ${form === "img" && !back && html`<img ref=${image} alt=${`live picture of ${channel.name}`} onDblClick=${onAlone} />`}
     <canvas class="past" ref=${past.canvas} role="img" aria-label=${`picture of ${channel.name} in cycle ${past.shown?.cycle ?? then?.cycle}`}
       onDblClick=${onAlone} hidden=${!back || !past.shown || !!past.error}></canvas>
