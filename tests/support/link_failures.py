@@ -278,7 +278,7 @@ def gap(folder: Path) -> tuple[Row, str]:
     with row.watched():
         _outlast(row)
         row.start("gpu")
-        row.wait_grown("gpu", 20)
+        row.settle()
         found = _gap(row)
         if found != ["the sender's log no longer has them"]:
             row.tally.faults.append(f"gaps: {found}")
