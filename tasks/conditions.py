@@ -382,9 +382,8 @@ class Condition:
         if node.id in _READS or node.id in _COMPUTING:
             self._wrong(node, f"{node.id!r} is a function; call it: {node.id}(...)")
         known = [*_NAMES, *(f"{name}.FIELD" for name in INPUTS), *(f"{it}()" for it in _READING)]
-        self._wrong(
-            node, f"unknown name {node.id!r}; known: {listed(known)}{nearest(node.id, known)}"
-        )
+        near = nearest(node.id, known) or f"; a text is in quotes: '{node.id}'"
+        self._wrong(node, f"unknown name {node.id!r}; known: {listed(known)}{near}")
 
     def _wrong(self, node: ast.AST, text: str) -> NoReturn:
         column = getattr(node, "col_offset", None)

@@ -75,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             _list(labels)
         return 1 if problems else 0
+    if args.label == "":
+        raise UsageError("--as: expected a word; --undo takes back what was said")
     recorded = RecordedRun(args.run.name, args.run)
     try:
         label = "right" if args.right else "" if args.undo else (args.label or "wrong")

@@ -72,7 +72,11 @@ class LogTopic:
         number = self._number(cycle)
         for message in self._within(Range(number, number + 1)):
             return message
-        raise LogNotFound(f"{self._log.path}: {self.name} has no message in cycle {number}")
+        later = next(iter(self._within(Range(number + 1, None))), None)
+        next_ = "no later one has one" if later is None else f"the next one is in {later.cycle}"
+        raise LogNotFound(
+            f"{self._log.path}: {self.name} has no message in cycle {number}; {next_}"
+        )
 
     def between(self, start: float | datetime | None, end: float | datetime | None) -> LogTopic:
         """The messages with start <= time < end: seconds since the first cycle of the log, or moments;

@@ -208,6 +208,7 @@ def _missing(path: Path, uri: str) -> str:
     if not path.parent.is_dir():
         return f"{text}; the folder {path.parent} does not exist either"
     files = _names(path.parent)
-    close = difflib.get_close_matches(path.name, files, n=3, cutoff=0.5)
-    close = close or [name for name in files if Path(name).suffix.lower() in _VIDEOS][:5]
+    films = [name for name in files if Path(name).suffix.lower() in _VIDEOS]
+    close = difflib.get_close_matches(path.name, films, n=3, cutoff=0.5)
+    close = close or difflib.get_close_matches(path.name, files, n=3, cutoff=0.8) or films[:5]
     return f"{text}; that folder has: {', '.join(close)}" if close else text

@@ -89,6 +89,7 @@ def test_no_number_is_neither_more_nor_less() -> None:
         ("1 + cuont('x')", "character 5 of \"1 + cuont('x')\": unknown function 'cuont'; functions: "),
         ("houre > 3", "(did you mean 'hour'?)"),
         ("'é' != lable", "character 8 of \"'é' != lable\": unknown name 'lable'; known: "),
+        ("said(red)", "crossed(); a text is in quotes: 'red'"),
         ("answer > 3", "character 1 of 'answer > 3': read a field of answer, such as answer.response"),
         ("answer.respons == 'x'", "answer has no field 'respons'; fields: prompt, response, "),
         ("count", "'count' is a function; call it: count(...)"),

@@ -48,6 +48,7 @@ def test_a_damaged_line_is_named_and_costs_only_itself(run, capsys):
     [
         (["2", "y"], "task 'y' has no answer at cycle 2; those that have: n, x"),
         (["2", "x", "--field", "valu"], "task 'x' gives no field 'valu'; its fields: value "),
+        (["4", "--as", ""], "--as: expected a word; --undo takes back what was said"),
         (["99", "x"], "cycle 99 is not in the log, which holds cycles 0 to 4"),
         (["--wrong"], "--wrong: name the cycle of the answer too"),
     ],

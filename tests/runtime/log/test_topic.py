@@ -61,8 +61,12 @@ def test_slices_are_cycles(log):
     assert values(topic[60:]) == []
     assert bool(topic[10:11])
     assert not topic[11:12]
-    with pytest.raises(LogNotFound, match=r"/even/even has no message in cycle 5$"):
+    with pytest.raises(
+        LogNotFound, match=r"/even has no message in cycle 5; the next one is in 6$"
+    ):
         topic[5]
+    with pytest.raises(LogNotFound, match=r" has no message in cycle 11; no later one has one$"):
+        topic[:12][11]
     with pytest.raises(TypeError, match=r"^/even/even\[::2\]: a range of cycles has no step$"):
         topic[::2]
 

@@ -37,6 +37,14 @@ def test_at_most_three_similar_files_are_named(tmp_path: Path) -> None:
     )
 
 
+def test_no_file_of_another_kind_is_taken_for_the_film(tmp_path: Path) -> None:
+    (tmp_path / "nope.yaml").touch()
+    (tmp_path / "yard.mp4").touch()
+    assert error_of(tmp_path, "nope.mp4") == (
+        f"no such video file: 'nope.mp4' (looked for {tmp_path}/nope.mp4); that folder has: yard.mp4"
+    )
+
+
 def test_at_most_five_videos_are_named(tmp_path: Path) -> None:
     for name in "abcdefg":
         (tmp_path / f"{name * 9}.avi").touch()
