@@ -26,7 +26,7 @@ from flowrun.runtime.graph.find import find_message_type, message_types
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.log.message import LogMessage
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.slab.format import CONTROL_TOPIC, GRAPH_SOURCE
+from flowrun.runtime.log.slab.format import CONTROL_TOPIC, GRAPH_SOURCE, PARTITION
 from flowrun.runtime.recorded.graph import graph_of
 from flowrun.runtime.run.log_lines import drop_logs
 from flowrun.runtime.run.trust import why_not_own
@@ -112,12 +112,15 @@ class Rehearsed:
     looked_at: number of messages that rules have read.
     fired: its alerts, in their order.
     problems: rules that were not tried, or not to the end, and why.
+    elsewhere: why none was tried, where it is the run of one process of a fleet: another one has what it
+        lacks.
     """
 
     run: str
     looked_at: int = 0
     fired: list[Fired] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    elsewhere: str = ""
 
 
 def rules_of(plan: Plan) -> tuple[Rule, ...]:
@@ -177,8 +180,10 @@ def _worker(wanted: Wanted) -> Callable[[str, Callable[[Any], None]], Rehearsed]
 def rehearse(run: Path, wanted: Wanted) -> Rehearsed:
     """Try the rules on one run. What is wrong with a rule, or the log, is among the problems."""
     found = Rehearsed(str(run))
+    is_part = False
     try:
         with Log(run) as log:
+            is_part = PARTITION in log.metadata
             rules = _recorded_rules(log) if wanted.rules is None else list(wanted.rules)
             if wanted.when is not None:
                 rules = [_of_condition(log, wanted.when, wanted.feeds)]
@@ -191,6 +196,8 @@ def rehearse(run: Path, wanted: Wanted) -> Rehearsed:
                 found.problems.append(f"not all of it could be read: {log.loss}")
     except (LogError, UsageError) as error:
         found.problems.append(str(error))
+    if is_part and not found.looked_at and found.problems:
+        found.elsewhere, found.problems = "; ".join(found.problems), []
     found.fired.sort(key=lambda it: (it.cycle, it.task))
     return found
 
@@ -228,6 +235,12 @@ def _recorded_rules(log: Log) -> list[Rule]:
     return rules
 
 
+def _is_received(log: Log, task: str | None) -> bool:
+    """Whether what a task publishes came from another partition."""
+    origin = log.topics.get(f"/{task}/origin")
+    return origin is not None and origin.schema_name == "OriginMsg"
+
+
 def _input_for(kind: str) -> str:
     """The input that takes messages of a class, by its name."""
     found = message_types().get(kind)
@@ -252,6 +265,8 @@ def _of_condition(log: Log, config: Mapping[str, Any], feeds: Mapping[str, str])
             for topic in log.topics.values()
             if name != "message" and topic.schema_name == INPUTS[name].schema_name
         ]
+        if len(Condition(config[WHEN]).inputs) == 1:  # another process's log has it at its own task
+            fitting = [it for it in fitting if not _is_received(log, it.metadata.get("task"))]
         outputs = [f"{it.metadata.get('task')}.{it.metadata.get('port')}" for it in fitting]
         if len(outputs) != 1:
             what = "several give it" if outputs else "the run has none"

@@ -118,6 +118,9 @@ def _test(args: argparse.Namespace) -> int:
             found.append(rehearsed)
             if progress is not None:
                 progress(len(found), len(runs))
+    if all(it.elsewhere for it in found):  # no run of the fleet has it
+        for it in found:
+            it.problems.append(it.elsewhere)
     if args.json:
         print_text(json.dumps(_as_json(found), ensure_ascii=False, indent=2))
     else:
