@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowrun.runtime.cli.fleet_span import span_of
 from flowrun.runtime.cli.replay import how_to_trust, pace_of, values_of
 from flowrun.runtime.errors import LogError, UntrustedRun, UsageError
 from flowrun.runtime.printing import print_text
@@ -19,7 +20,7 @@ from flowrun.runtime.wording import counted, one_line
 if TYPE_CHECKING:
     from flowrun.runtime.fleet.found import FleetReport, PartReport
     from flowrun.runtime.fleet.record import FleetRun
-    from flowrun.runtime.fleet.replay import FleetReplay, Span
+    from flowrun.runtime.fleet.replay import FleetReplay
     from flowrun.runtime.graph.spec import GraphSpec
     from flowrun.runtime.log.reader import Log
     from flowrun.runtime.replay.cycles import ReplayReport
@@ -98,7 +99,7 @@ def _replay(args: argparse.Namespace, runs: list[FleetRun]) -> tuple[FleetReport
                 only=args.only,
                 tolerance=Tolerance.parse(args.tolerance or []),
                 partial=args.partial,
-                span=_span(args, runs),
+                span=span_of(args.first, args.last, runs),
                 env=os.environ,
                 keyframes=not args.no_keyframes,
                 debug_messages=args.debug_messages,
@@ -131,68 +132,6 @@ def _sum(report: FleetReport) -> Any:
     )
     total.first = first or (report.links[0] if report.links else None)  # type: ignore[assignment]  # shown as text
     return total
-
-
-# -- which cycles -----------------------------------------------------------------------------------
-
-
-def _span(args: argparse.Namespace, runs: list[FleetRun]) -> Span:
-    """What of each log `--from` and `--to` mean: the same stretch of time."""
-    from flowrun.runtime.log.reader import Log
-
-    if args.first is None and args.last is None:
-        return lambda _: (None, None)
-    starts = []
-    for run in runs:
-        with Log(run.path) as log:
-            starts += [] if log.start_ns is None else [log.start_ns]
-    begin_ns = min(starts, default=0)
-    first_ns, last_ns = (
-        None if text is None else _time_of(option, text, runs, begin_ns)
-        for option, text in (("--from", args.first), ("--to", args.last))
-    )
-    if first_ns is not None and last_ns is not None and last_ns < first_ns:
-        raise UsageError(f"--to {args.last} is before --from {args.first}")
-
-    def span(log: Log) -> tuple[int | None, int | None]:
-        first = last = None
-        if first_ns is not None:
-            found = next(log.cycles(start_ns=first_ns), None)
-            first = 2**62 if found is None else found.cycle
-        if last_ns is not None:
-            found = next(log.cycles(start_ns=last_ns + 1), None)
-            last = None if found is None else found.cycle - 1
-        return first, last
-
-    return span
-
-
-def _time_of(option: str, text: str, runs: list[FleetRun], begin_ns: int) -> int:
-    """Nanoseconds since 1970 UTC. PART:CYCLE is the time of that cycle in the newest run that has it."""
-    from flowrun.runtime.cli.moments import moment
-    from flowrun.runtime.log.reader import Log
-
-    part, colon, number = text.rpartition(":")
-    if colon and "/" in part and number.isdecimal():
-        for run in reversed(runs):
-            if str(run.part) == part:
-                with Log(run.path) as log:
-                    found = next(log.cycles(int(number), int(number) + 1), None)
-                if found is not None:
-                    return found.time_ns
-        parts = ", ".join(dict.fromkeys(str(run.part) for run in runs))
-        raise UsageError(
-            f"{option} {text}: no run of {part} here has cycle {number}; processes: {parts}"
-        )
-    with Log(runs[0].path) as log:
-        cycle, time_ns = moment(log, option, text)
-        start_ns = log.start_ns or 0
-    if time_ns is None:
-        raise UsageError(
-            f"{option} {text}: each process of a fleet counts its own cycles; say of which it is, as in "
-            f"{option} {runs[0].part}:{cycle}, or a time: +12.5s since the fleet's first cycle"
-        )
-    return time_ns - start_ns + begin_ns if text.endswith("s") else time_ns
 
 
 # -- what differs -----------------------------------------------------------------------------------
