@@ -3,9 +3,12 @@ last keyframe on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.msgs.message import Message
 from flowrun.runtime.engine.beginning import Beginning
 from flowrun.runtime.engine.keyframes import unpack_keyframe
 from flowrun.runtime.errors import FlowrunError
@@ -48,6 +51,7 @@ def recovered(
             replay.next_cycle()
             state = replay.remembered()
             unsettled = replay.unsettled()
+            _decode(it for items in unsettled.values() for item in items for it in item.messages)
             if [it.topic for it in replay.plan.slots] != [it.topic for it in plan.slots]:
                 unsettled = {}
                 note("the graph has changed: what background tasks were working on is left out")
@@ -56,6 +60,14 @@ def recovered(
         return Beginning(
             log.metadata.get("run_id", path.name), last + 1, unpack_keyframe(state), unsettled
         )
+
+
+def _decode(messages: Iterable[Message]) -> None:
+    """Have pictures decoded: the log whose packets they are made of is closed when a task reads them."""
+    for message in messages:
+        if isinstance(message, ImageRgb8Msg) and message.present:
+            with contextlib.suppress(FlowrunError):  # told again to the task that reads it
+                _ = message.luma
 
 
 def recovered_part(
