@@ -247,6 +247,18 @@ class Task:
         a class defines it."""
         return cls.external
 
+    @classmethod
+    def simulates(cls, config: TaskConfig) -> str | None:
+        """Why `flowrun simulate` cannot run the task, and what to use instead, for the end of a
+        sentence: "asks a server: use ..."; None if it can. It needs tasks that make the same messages
+        each time, and wait for nobody. Not called for tasks that `acts_outside`, which are left out.
+
+        config: the task's config.
+        """
+        if cls.is_external(config):
+            return "gets what it publishes from outside the run: use a task that makes it itself"
+        return None
+
     def start(self, ctx: Context) -> None:
         """Open devices, load models. Called once, before the first cycle; may block."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
@@ -22,6 +23,7 @@ from pydantic import (
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.broadcast import PartialAnswer, Shows
+from flowrun.runtime.simulated import is_simulated
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 from flowrun.runtime.wording import listed, mask_urls, nearest
 from flowrun.tasks.backends.backend import Backend
@@ -30,6 +32,7 @@ from flowrun.tasks.backends.chain import Chain
 from flowrun.tasks.backends.health import BackendHealth
 from flowrun.tasks.backends.make import make_backend, make_embedded
 from flowrun.tasks.backends.probe import ServerProbe
+from flowrun.tasks.backends.remembered import RememberedBackend
 from flowrun.tasks.backends.server import problems_of
 from flowrun.tasks.backends.servers_health import ServersHealth
 from flowrun.tasks.backends.settings import (
@@ -42,6 +45,7 @@ from flowrun.tasks.backends.settings import (
     problems_of_urls,
 )
 from flowrun.tasks.backends.similar import SimilarFrames
+from flowrun.tasks.backends.stub import STUB, StubBackend
 from flowrun.tasks.models.checkpoints import find_checkpoint
 from flowrun.tasks.models.installed import packages_missing
 from flowrun.tasks.models.question import Answer, ModelError, Question, Sampling
@@ -127,7 +131,8 @@ class Inference(Task):
         """Further backends by name. An entry says its `type`, transformers or openai, unless its
         name is that."""
         backend: Live[str] = EMBEDDED
-        """embedded, transformers (with `model`), or a name of `backends`."""
+        """embedded, transformers (with `model`), a name of `backends`, or stub, which asks no model: its
+        answers depend on the picture and the prompt alone, for trying out a graph."""
         fallback: list[str] = Field(default_factory=list)
         """Backends that answer, in this order, while `backend` fails or takes too long."""
 
@@ -179,7 +184,8 @@ class Inference(Task):
         def names(self) -> list[str]:
             """All backends that there are to choose from."""
             own = ["transformers"] if self.model is not None else []
-            return [EMBEDDED, *own, *self.backends]
+            chosen = [STUB] if STUB in self.order else []
+            return list(dict.fromkeys([EMBEDDED, *own, *self.backends, *chosen]))
 
         @property
         def order(self) -> list[str]:
@@ -223,7 +229,8 @@ class Inference(Task):
             )
         for name in config.order:
             key = "backend" if name == config.backend else "fallback"
-            text = None if config.is_server(name) else packages_missing(f"{key} {name!r}")
+            is_model = name != STUB and not config.is_server(name)
+            text = packages_missing(f"{key} {name!r}") if is_model else None
             if text is not None:
                 yield key, text
         models = {"model": config.model} if config.model is not None else {}
@@ -248,6 +255,14 @@ class Inference(Task):
         if is_timed(config.budget):
             return True
         return config.max_batch > 1 or any(map(config.is_server, config.backends))
+
+    @classmethod
+    def simulates(cls, config: TaskConfig) -> str | None:
+        assert isinstance(config, cls.Config)
+        servers = [it for it in config.order if config.is_server(it)]
+        if servers:
+            return f"asks a server, {servers[0]!r}: set its backend to embedded, or to stub"
+        return None
 
     def start(self, ctx: Context) -> None:
         ctx.backends = self._health = self._new_health(ctx)
@@ -383,6 +398,15 @@ class Inference(Task):
         )
 
     def _make(self, name: str, ctx: Context) -> Backend:
+        if name == STUB and STUB not in self.config.backends:
+            return StubBackend()
+        if is_simulated():
+            config = self.config
+            key = name, config.model, str(config.backends.get(name)), config.device, config.dtype
+            return RememberedBackend((ctx.graph_dir, *key), partial(self._make_model, name, ctx))
+        return self._make_model(name, ctx)
+
+    def _make_model(self, name: str, ctx: Context) -> Backend:
         config = self.config
         others = [s for s in config.backends.values() if isinstance(s, TransformersSettings)]
         is_small = config.model is None and not others
@@ -537,7 +561,7 @@ def _must_be_known(name: str, config: dict[str, Any]) -> None:
     names = [EMBEDDED, *config["backends"]]
     if config.get("model") is not None:
         names.append("transformers")
-    if name in names:
+    if name in names or name == STUB:
         return
     if name == "transformers":
         raise ValueError(

@@ -161,6 +161,11 @@ class Jobs:
             job.state = JobState.RUNNING
             return job
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a job waits, so that `begin` gives one at once."""
+        return any(job.state is JobState.WAITING for job in self.in_flight)
+
     def finish(self, job: Job) -> None:
         """Mark the running job as done."""
         with self._changed:
@@ -342,17 +347,22 @@ class BackgroundWorker:
             with suppress(OSError):  # it has been tried when the graph was bound
                 settle(self._threads.affinity, self._threads.nice)
         while (job := self.jobs.begin()) is not None:
-            try:
-                run_job(job, self._step, self._made)
-                if self._freeze is not None:
-                    job.frozen = self._freeze(job)
-            except BaseException as error:  # noqa: BLE001  # the run must not wait forever
-                job.error = error
-            finally:
-                if self.shadow is not None and _has_published(job, self._step):
-                    self.shadow.release(job.cycle)
-                self.jobs.finish(job)
-                self._wake()
+            self.do(job)
+
+    def do(self, job: Job) -> None:
+        """Run a job that `jobs.begin` gave, here and now. On the worker's thread, or, where none was
+        started, on that of who moves the run by hand."""
+        try:
+            run_job(job, self._step, self._made)
+            if self._freeze is not None:
+                job.frozen = self._freeze(job)
+        except BaseException as error:  # noqa: BLE001  # the run must not wait forever
+            job.error = error
+        finally:
+            if self.shadow is not None and _has_published(job, self._step):
+                self.shadow.release(job.cycle)
+            self.jobs.finish(job)
+            self._wake()
 
 
 class ShadowWorker(BackgroundWorker):

@@ -134,6 +134,7 @@ class Cycle:
     log: where cycles are written; None writes none. It may be set to None between two cycles.
     watch: checks what the tasks do with messages; None does not.
     crew: the threads that `runs` has besides the caller's; None runs one step after the other.
+    ticks: monotonic nanoseconds, of when it began and each step ended.
     """
 
     def __init__(
@@ -147,9 +148,11 @@ class Cycle:
         log: CycleLog | None = None,
         watch: MessageWatch | None = None,
         crew: Crew | None = None,
+        ticks: Callable[[], int] = ticks_ns,
     ) -> None:
         self.plan = plan
         self.time = time
+        self._ticks = ticks
         self.log: CycleLog | None = None
         self.events: list[Event] = []
         """What has happened in the cycle so far."""
@@ -249,7 +252,7 @@ class Cycle:
         names = {
             "cycle": self,
             "time": self.time,
-            "ticks": ticks_ns,
+            "ticks": self._ticks,
             "apply": self._apply_live,
             "late": self._late,
             "take_late": self._take_late,
@@ -297,7 +300,7 @@ class Cycle:
         self.failure = None
         self._is_skipped = False
         self._injected = {}
-        self.start_ns = start_ns = ticks_ns()
+        self.start_ns = start_ns = self._ticks()
         if self._apply(self._outside.begin(self.time, start_ns)):
             self._take_late()
 
@@ -336,7 +339,7 @@ class Cycle:
                     envelope.is_open = False
             if injected is not None:
                 self._show_injected(injected, record.messages)
-            self.ends_ns.append(ticks_ns())
+            self.ends_ns.append(self._ticks())
         except SkipCycle:
             self._skip(at, self.ends_ns)
         except BaseException as error:
@@ -361,7 +364,7 @@ class Cycle:
             self.check_messages()
         missing = self._step_count - len(self.ends_ns)
         if missing:
-            self.ends_ns = [*self.ends_ns, *[ticks_ns()] * missing]
+            self.ends_ns = [*self.ends_ns, *[self._ticks()] * missing]
         if self.failure is not None:
             self.note(self.event_of(self.failure))
         if log is not None:

@@ -7,16 +7,17 @@ a source wakes it.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
 import msgpack
 
 from flowrun.runtime.broadcast import Broadcast
-from flowrun.runtime.clock import Clock
+from flowrun.runtime.clock import Clock, ticks_ns
 from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.background import (
     BackgroundWorker,
@@ -97,6 +98,8 @@ class Executor:
         other then.
     run_id: see `Context.run_id`.
     begins: what the tasks remember of an earlier run, which this one goes on with; None: nothing.
+    ticks: see `Cycle`.
+    leaves: ids of tasks that are neither started nor called.
     """
 
     def __init__(
@@ -110,6 +113,8 @@ class Executor:
         debug_messages: bool = False,
         run_id: str = "",
         begins: Beginning | None = None,
+        ticks: Callable[[], int] = ticks_ns,
+        leaves: Collection[str] = (),
     ) -> None:
         self.plan = plan
         self._begins = begins
@@ -147,9 +152,12 @@ class Executor:
                 or step.task.task_class.leaves_out
                 or step.task.spec.shadow_of
             ],
+            leaves=leaves,
         )
         self.left_out = outside.left_out
         self._packet_sources = _packet_tasks(plan) & outside.sources.keys() if log else set()
+        self._has_ended = False
+        """Whether the tasks have been stopped, or are being so."""
         self._stopped: set[str] = set()
         """The sources that were stopped before all other tasks are."""
         time = CycleTime()
@@ -161,6 +169,8 @@ class Executor:
             actor=lambda task_id: outside.actor(task_id, self.stop),
             run_id=run_id,
         )
+        self._begun = [made for id_, made in self.instances.items() if id_ not in leaves]
+        """The tasks that are started, in order."""
         self._keyframe_interval = plan.graph.spec.logging.keyframe_interval if log else 0
         self._next_keyframe = self._first if self._keyframe_interval else None
         self.workers: dict[str, BackgroundWorker] = {
@@ -178,11 +188,12 @@ class Executor:
             plan,
             outside,
             instances=self.instances,
-            running=frozenset(self.instances),
+            running=frozenset(made.id for made in self._begun),
             time=time,
             log=log,
             watch=MessageWatch(plan) if debug_messages else None,
             crew=self._crew,
+            ticks=ticks,
         )
         self.whereabouts = Whereabouts(self.cycle, self.instances)
         self.watchdog = Watchdog(self.whereabouts, self.instances, self.workers, self._crew)
@@ -289,6 +300,13 @@ class Executor:
             raise UsageError(f"source {source!r} has ended; nothing more comes from it")
         return self._outside.switch(source, playback)
 
+    def hold(self, is_held: bool) -> None:  # noqa: FBT001  # as `Links.hold` is called
+        """Let the run's own sources wait for another partition, or go on. From any thread."""
+        received = {it.source for it in self.plan.graph.receives}
+        for source in self.states.keys() - received:
+            with contextlib.suppress(UsageError):  # it has ended
+                self.switch(source, "paused" if is_held else "running")
+
     def assign(self, event: Assigned) -> None:
         """Keep with the next cycle where what is sent to other partitions goes. From any thread."""
         self._outside.assign(event)
@@ -382,9 +400,8 @@ class Executor:
             return self._run(cycles)
 
     def _run(self, cycles: int | None) -> str:
-        instances = list(self.instances.values())
         try:
-            start_all(instances, on_start=self._note_start)
+            start_all(self._begun, on_start=self._note_start)
         except (StartInterrupted, Exception):
             if self.stop_reason is None:
                 raise
@@ -406,10 +423,7 @@ class Executor:
             self.watchdog.stop()
             if self._crew is not None:
                 self._crew.end()
-            self._stop_workers()
-            starting = self._outside.restarts.end(silent_s=_SILENT_STOP_S, timeout_s=WORKER_STOP_S)
-            gone = starting | self._stopped
-            failed = stop_all([made for made in instances if made.id not in gone])
+            failed = self._stop_tasks()
         if failed:
             raise failed[0]
         assert self.stop_reason is not None
@@ -468,6 +482,14 @@ class Executor:
             self.run_cycles(self.cycles + 1)
             self.stop_reason = reason
 
+    def _stop_tasks(self) -> list[TaskError]:
+        """As `stop_all`."""
+        self._has_ended = True
+        self._stop_workers()
+        starting = self._outside.restarts.end(silent_s=_SILENT_STOP_S, timeout_s=WORKER_STOP_S)
+        gone = starting | self._stopped
+        return stop_all([made for made in self._begun if made.id not in gone])
+
     def _stop_workers(self) -> None:
         for worker in self.workers.values():
             worker.interrupt()
@@ -498,10 +520,7 @@ class Executor:
                 self._hand_over()
             number = self.cycles
             if number == limit:
-                self.stop_reason, self.is_at_end = (
-                    f"the limit of {limit - self._first} cycles",
-                    True,
-                )
+                self.stop_reason, self.is_at_end = self._limit_of(number), True
                 return
             if number == self._next_keyframe:
                 # Once, though sources may have to be asked several times before the cycle begins.
@@ -538,12 +557,15 @@ class Executor:
             if cycle.events and self._source_failed():
                 waiting.after_source_error()
 
+    def _limit_of(self, cycle: int) -> str:
+        return f"the limit of {cycle - self._first} cycles"
+
     # -- moved by hand -------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Start the tasks, for `try_cycle`; no thread is started, so that none may be in the
-        background. Raises as `run`."""
-        start_all(list(self.instances.values()), on_start=self._note_start)
+        """Start the tasks, for `try_cycle`. No thread is started: the jobs of `workers` wait for who
+        does them. Raises as `run`."""
+        start_all(self._begun, on_start=self._note_start)
         self.has_started = True
         if self._keyframe_interval:
             self.cycle.keyframes.begin()
@@ -553,11 +575,13 @@ class Executor:
     def try_cycle(self) -> bool:
         """Run a cycle if something has come, and wait for nothing; False if nothing has, or the run is
         over: `stop_reason` says why then. Raises as `run`."""
-        before = self.cycles
+        before, pace_ns = self.cycles, self._waiting.pace_ns
+        if pace_ns is not None and pace_ns > self._clock.now_ns():
+            return False
         self._waiting.pass_due()
         self._waits = False
         self.run_cycles(before + 1)
-        if self.cycles > before or self.stop_reason == _NOTHING:
+        if self.stop_reason in (_NOTHING, self._limit_of(before + 1)):
             self.stop_reason, self.is_at_end = None, False
         return self.cycles > before
 
@@ -567,10 +591,21 @@ class Executor:
         return self._waiting.due_ns()
 
     def finish(self) -> None:
-        """Stop the tasks that `begin` has started. Raises as `run`."""
-        failed = stop_all(list(self.instances.values()))
+        """End what `begin` has begun, as `run` does. Raises as `run`."""
+        try:
+            if self._packet_sources and self.cycle.failure is None:
+                self._run_last_cycle()
+        finally:
+            failed = self._stop_tasks()
         if failed:
             raise failed[0]
+
+    def abandon(self) -> None:
+        """End what `begin` has begun, unless it has ended, where nothing of it counts any more: its log
+        is gone."""
+        self.cycle.log = None
+        if self.has_started and not self._has_ended:
+            self._stop_tasks()
 
     def _idle(self) -> None:
         """Nothing came."""

@@ -190,6 +190,7 @@ class LiveOutside:
     sources: ids of the tasks that are sources.
     packets: ids of those whose compressed packets the log wants.
     actors: ids of the tasks that act outside the run, or leave out inputs.
+    leaves: ids of tasks that are never called, and publish nothing.
     """
 
     def __init__(
@@ -199,7 +200,9 @@ class LiveOutside:
         sources: Iterable[str],
         packets: Collection[str],
         actors: Iterable[str] = (),
+        leaves: Collection[str] = (),
     ) -> None:
+        self._leaves = leaves
         self.background: dict[str, BackgroundTask] = {}
         """The workers of background tasks, by id; added before the first cycle."""
         self.sources = {task_id: Source(SourceGate()) for task_id in sources}
@@ -279,7 +282,7 @@ class LiveOutside:
         return events
 
     def bind(self, step: Step, messages: Sequence[Message]) -> StepCall | None:  # noqa: ARG002
-        return None
+        return (SourceGate(present=False), _nothing) if step.task.id in self._leaves else None
 
     def gate(self, task_id: str) -> Gate:
         return self.sources[task_id].gate
@@ -444,6 +447,10 @@ class LiveOutside:
     def _take_left_out(self, key: tuple[str, str]) -> int:
         with self._lock:
             return self._newly_left_out.pop(key)
+
+
+def _nothing() -> None:
+    """The call of a task that is never called."""
 
 
 def _drained(events: deque[_T]) -> list[_T]:

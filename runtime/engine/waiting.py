@@ -106,6 +106,11 @@ class Waiting:
         while (wait_ns := due_ns - self._clock.now_ns()) > 0 and not self._stopped.is_set():
             self._stopped.wait(min(wait_ns / 1e9, _LONGEST_WAIT_S))
 
+    @property
+    def pace_ns(self) -> int | None:
+        """When the graph's `rate_hz` admits another cycle; None if it does now."""
+        return None if self._pace is None else self._pace.due_ns
+
     def count(self, time: CycleTime) -> None:
         """Count a cycle for the pace."""
         if self._pace is not None:

@@ -221,6 +221,7 @@ _METHODS = (
     "freeze",
     "thaw",
     "is_external",
+    "simulates",
     "check",
     "check_inputs",
     "code",

@@ -51,9 +51,15 @@ class FakeNetwork:
         self._ends: list[FakeTransport] = []
         self._cut: set[frozenset[str]] = set()
 
-    def transport(self, name: str) -> FakeTransport:
-        """The end of a process. name: by which `cut` knows it."""
-        end = FakeTransport(self, name)
+    def transport(
+        self, name: str, *, on_put: Callable[[str, bytes], None] = lambda _key, _payload: None
+    ) -> FakeTransport:
+        """The end of a process.
+
+        name: by which `cut` knows it.
+        on_put: called with the key and the payload of each message before it is sent.
+        """
+        end = FakeTransport(self, name, on_put)
         self._ends.append(end)
         return end
 
@@ -66,6 +72,10 @@ class FakeNetwork:
         """End a `cut`."""
         self._cut.discard(frozenset((one, other)))
         self._tell(one, other)
+
+    def are_cut(self, one: str, other: str) -> bool:
+        """Whether nothing passes between two processes."""
+        return frozenset((one, other)) in self._cut
 
     def step(self, now_ns: int) -> None:
         """Deliver all that is due."""
@@ -133,7 +143,10 @@ class FakeNetwork:
             self._later(delay, query.done)
 
     def is_cut(self, one: FakeTransport, other: FakeTransport) -> bool:
-        return frozenset((one.name, other.name)) in self._cut
+        return self.are_cut(one.name, other.name)
+
+    def has(self, end: FakeTransport) -> bool:
+        return end in self._ends
 
     def leave(self, end: FakeTransport) -> None:
         if end in self._ends:
@@ -166,8 +179,10 @@ class FakeNetwork:
 class FakeTransport:
     """One end of a `FakeNetwork`; see `Transport`."""
 
-    def __init__(self, network: FakeNetwork, name: str) -> None:
-        self._network, self.name = network, name
+    def __init__(
+        self, network: FakeNetwork, name: str, on_put: Callable[[str, bytes], None]
+    ) -> None:
+        self._network, self.name, self._on_put = network, name, on_put
         self._subscribed: dict[str, list[Callable[[Sample], None]]] = {}
         self.serving: dict[str, Callable[[Query], None]] = {}
         self.alive: set[str] = set()
@@ -177,7 +192,9 @@ class FakeTransport:
         return self._subscribed.get(key, [])
 
     def put(self, key: str, payload: bytes, attachment: bytes) -> None:
-        self._network.send(self, key, payload, attachment)
+        if self._network.has(self):
+            self._on_put(key, payload)
+            self._network.send(self, key, payload, attachment)
 
     def subscribe(self, key: str, on_sample: Callable[[Sample], None]) -> None:
         self._subscribed.setdefault(key, []).append(on_sample)

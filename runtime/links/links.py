@@ -232,6 +232,17 @@ class Links:
                 self._acked.wait(_LOOK_S)
                 self._acked.clear()
 
+    def is_in_step(self) -> bool:
+        """Whether `wait_in_step` would not wait."""
+        return all(map(self._is_in_step, self._in_step))
+
+    def was_woken(self) -> bool:
+        """Whether there is something for `pump` since this was last asked; for who calls it by hand."""
+        if not self._woken.is_set():
+            return False
+        self._woken.clear()
+        return True
+
     def _is_in_step(self, out: _Out) -> bool:
         assert self._shipper is not None
         said = self._shipper.acknowledged[out.peer]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import weakref
@@ -342,7 +341,7 @@ class Run:
             transport=transport,
         )
         links.on_error = self.executor.stop
-        links.hold = self._hold
+        links.hold = self.executor.hold
         links.assign = self.executor.assign
         links.own_status = self._part_status
         self.watch(links.look)
@@ -352,13 +351,6 @@ class Run:
         """Whether the run goes on where its log cannot. A partition does not: its log is what it sends,
         and what it takes without one would come again."""
         return self._recording.outlived and self.plan.graph.spec.part is None
-
-    def _hold(self, is_held: bool) -> None:  # noqa: FBT001
-        """Let the run's own sources wait for another partition, or go on."""
-        received = {it.source for it in self.plan.graph.receives}
-        for source in self.executor.states.keys() - received:
-            with contextlib.suppress(UsageError):  # it has ended
-                self.executor.switch(source, "paused" if is_held else "running")
 
     def _lose_log(self, error: LogError) -> None:
         self._recording.give_up(error, cycles=self.executor.cycles)

@@ -39,6 +39,7 @@ from flowrun.runtime.log.slab.format import (
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.provenance import provenance, versions
 from flowrun.runtime.run.trust import signed
+from flowrun.runtime.simulated import is_simulated
 from flowrun.runtime.wording import listed, mask_secrets, mask_urls
 
 __all__ = ["Recording", "attachments_of", "metadata_of", "numbered", "sign"]
@@ -233,7 +234,7 @@ class Recording:
             "reason": reason,
             "cycles": str(cycles),
             "ended_ns": str(self._now_ns()),
-            PEAK_MEMORY: str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES),
+            PEAK_MEMORY: str(0 if is_simulated() else _peak_memory()),
         }
         self.writer.finish(end if error is None else {**end, "error": error})
 
@@ -306,6 +307,10 @@ class Recording:
             self._log.warning(
                 "the run cannot be replayed: it logs no payload of a source", topics=listed(topics)
             )
+
+
+def _peak_memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES
 
 
 def metadata_of(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:

@@ -19,11 +19,12 @@ from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.pictures.asked import AskedPicture
 from flowrun.runtime.pictures.convert.kernel import is_compiled
 from flowrun.runtime.pictures.planar import Kept, PlanarPicture
+from flowrun.runtime.simulated import is_simulated
 from flowrun.runtime.task import Context, Output, Task, TaskConfig
 from flowrun.tasks.video.connection import Connection
 from flowrun.tasks.video.hwaccel import Device, HardwareError, find_device
 from flowrun.tasks.video.numbering import Frame
-from flowrun.tasks.video.opening import VideoError, problems_of
+from flowrun.tasks.video.opening import VideoError, name_of, problems_of
 from flowrun.tasks.video.reader import Reader
 from flowrun.tasks.video.settings import MaxAge, VideoSettings
 
@@ -31,6 +32,8 @@ __all__ = ["VideoCapture", "VideoError"]
 
 _WAIT_S = 1.0
 """The longest that a cycle waits for the next frame of a file, which is always under way."""
+_SIMULATED_S = 60.0
+"""The same where time stands still meanwhile."""
 _LOG_EVERY_NS = 10_000_000_000
 _AS_ASKED = frozenset({"max_fps", "paused", "muted"})
 """Causes of which the log has no line: somebody asked for them."""
@@ -72,6 +75,13 @@ class VideoCapture(Task):
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:
         assert isinstance(config, cls.Config)
         yield from problems_of(config, graph_dir)
+
+    @classmethod
+    def simulates(cls, config: TaskConfig) -> str | None:
+        assert isinstance(config, cls.Config)
+        if config.may_be_live or config.address.is_input:
+            return f"reads {name_of(config)!r}: set its source_uri to a film, or to test"
+        return None
 
     def start(self, ctx: Context) -> None:
         config = self.config
@@ -149,13 +159,13 @@ class VideoCapture(Task):
         # Waiting for a file's next frame, and not passing the cycle by, pairs the frames of
         # several files in the same way every run.
         if not self.config.realtime:
-            frame = reader.take(_WAIT_S)
+            frame = reader.take(_SIMULATED_S if is_simulated() else _WAIT_S)
             if frame is not None and self._base_ns is None:
                 self._base_ns = ctx.now_ns - ctx.paused_ns
             return frame
         plays_ns = ctx.now_ns - ctx.paused_ns
         played_ns = 0 if self._base_ns is None else plays_ns - self._base_ns
-        wait_s = _WAIT_S if self._base_ns is None else 0.0
+        wait_s = _SIMULATED_S if is_simulated() else _WAIT_S if self._base_ns is None else 0.0
         frame = reader.take(wait_s, now_ns=played_ns, until_ns=played_ns)
         waiting = reader.frames.oldest if frame is None else frame
         if waiting is not None and self._base_ns is None:
@@ -164,7 +174,7 @@ class VideoCapture(Task):
             if waiting is not None:
                 ctx.wake_at(ctx.now_ns - played_ns + waiting.time_ns)
         elif reader.policy == "latest":
-            frame = reader.skip_to(played_ns, frame)
+            frame = reader.skip_to(played_ns, frame, _SIMULATED_S if is_simulated() else 0.0)
         return frame
 
     def _tell_decoding(self, ctx: Context, reader: Reader, found: Kept) -> None:

@@ -68,6 +68,8 @@ class FrameQueue(Generic[F]):
         self._found: Counter[str] = Counter()
         """What was left out before the frames that were taken, and is not reported yet."""
         self._changed = threading.Condition()
+        self._waits = False
+        """Whether who decodes waits for room."""
         self._ended = False
         self._stopped = False
         self.lost: Counter[str] = Counter()
@@ -97,7 +99,10 @@ class FrameQueue(Generic[F]):
             elif self._is_live and len(self._frames) >= self._size:
                 self._drop_first("buffer full")
             elif len(self._frames) >= self._size:
+                self._waits = True
+                self._changed.notify_all()
                 self._changed.wait_for(lambda: len(self._frames) < self._size or self._stopped)
+                self._waits = False
             if self._stopped:
                 return False
             self._frames.append((frame, self._lost))
@@ -149,13 +154,31 @@ class FrameQueue(Generic[F]):
                 return None
             return self._take()
 
-    def skip_to(self, played_ns: int, frame: F) -> F:
-        """The newest frame that is due at `played_ns`, at least `frame`."""
+    def skip_to(self, played_ns: int, frame: F, wait_s: float = 0.0) -> F:
+        """The newest frame that is due at `played_ns`, at least `frame`.
+
+        wait_s: how long to wait for each frame that is not there yet.
+        """
         with self._changed:
-            while self._frames and self._frames[0][0].time_ns <= played_ns:
+            while True:
+                if wait_s:
+                    self._changed.wait_for(lambda: self._frames or self._ended, wait_s)
+                if not self._frames or self._frames[0][0].time_ns > played_ns:
+                    return frame
                 frame = self._take()
                 self._count_of_taken("latest")
-        return frame
+
+    def wait_until_full(self) -> None:
+        """Return when who decodes has no room for another frame, or has ended."""
+        with self._changed:
+            self._changed.notify_all()  # there may be room that nobody has told of
+            self._changed.wait_for(
+                lambda: (
+                    (self._waits and len(self._frames) >= self._size)
+                    or self._ended
+                    or self._stopped
+                )
+            )
 
     def has_more(self) -> bool:
         """Whether a frame waits."""

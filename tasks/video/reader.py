@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from flowrun.msgs.image import UnseenPacket, VideoPackets
+from flowrun.runtime.simulated import is_simulated
 from flowrun.runtime.task import Playback
 from flowrun.tasks.video.address import AddressError
 from flowrun.tasks.video.ahead import available_cores
@@ -130,7 +131,8 @@ class Reader:
     def _newest_only(self) -> bool:
         # A file that is played at its own speed is decoded ahead also where only the newest frame
         # is wanted: the cycle's time decides which one that is.
-        return self.policy == "latest" and (self.live or not self._config.realtime)
+        is_timed = self._config.realtime or is_simulated()
+        return self.policy == "latest" and (self.live or not is_timed)
 
     # -- for the cycle -------------------------------------------------------------------------
 
@@ -170,12 +172,15 @@ class Reader:
         """How many packets the decoder refused; the stream goes on after them."""
         return self._decoder.damaged if self._is_open else 0
 
-    def skip_to(self, played_ns: int, frame: Frame) -> Frame:
+    def skip_to(self, played_ns: int, frame: Frame, wait_s: float = 0.0) -> Frame:
         """The newest decoded frame that is due at `played_ns`, at least `frame`. From now on the
         reader leaves out what would come too late.
+
+        wait_s: how long to wait for each frame that is not decoded; the reader then leaves out none.
         """
-        self._numbering.played_ns = played_ns
-        self._in_hand = self.frames.skip_to(played_ns, frame)
+        if not wait_s:
+            self._numbering.played_ns = played_ns
+        self._in_hand = self.frames.skip_to(played_ns, frame, wait_s)
         return self._in_hand
 
     def wait_until_open(self) -> None:
@@ -197,6 +202,8 @@ class Reader:
     def stop(self) -> bool:
         """End the thread, or leave it where its source is silent: it ends by itself when that has not
         answered for `timeout_s`. False if it was left."""
+        if is_simulated() and self._thread.is_alive():
+            self.frames.wait_until_full()  # what it has read then is the same each time
         self.interrupt()
         if self._thread.ident is None:
             return True
@@ -285,7 +292,7 @@ class Reader:
 
     def _new_decoder(self, stream: Any, counts: Counts, *, is_live: bool) -> SourceDecoder:
         # Of others, the same pictures are given in each run.
-        is_timed = is_live or self._config.realtime
+        is_timed = is_live or (self._config.realtime and not is_simulated())
         if self._config.decode == "keyframes":
             return KeyFrameDecoder(
                 stream,

@@ -1,5 +1,6 @@
 """What is asked of the disk under a slab. Each call may take seconds, is made without the GIL, and
-raises `OSError`, where the disk did not do it.
+raises `OSError`, where the disk did not do it. The log of a simulation need not outlive the machine: the
+calls that wait for the disk do nothing there.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ import ctypes
 import errno
 import mmap
 import os
+
+from flowrun.runtime.simulated import is_simulated
 
 __all__ = ["preallocate", "sync_directory", "sync_file", "sync_pages", "write_all", "write_zeros"]
 
@@ -40,6 +43,8 @@ def sync_pages(address: int, start: int, end: int) -> None:
     Only the pages there: those that were prepared ahead of the writer are zeros, and writing them
     would double what the disk has to take.
     """
+    if is_simulated():
+        return
     start &= -_PAGE
     if _libc.msync(address + start, end - start, _MS_SYNC) != 0:
         code = ctypes.get_errno()
@@ -48,11 +53,14 @@ def sync_pages(address: int, start: int, end: int) -> None:
 
 def sync_file(fd: int) -> None:
     """Bring a file, and its size, to the disk."""
-    os.fsync(fd)
+    if not is_simulated():
+        os.fsync(fd)
 
 
 def sync_directory(fd: int) -> None:
     """Bring the names in a directory to the disk."""
+    if is_simulated():
+        return
     try:
         os.fsync(fd)
     except OSError as error:

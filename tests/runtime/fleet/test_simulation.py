@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,19 @@ import pytest
 
 from flowrun.runtime.cli import main
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.fleet.simulation import FAULTS, Simulation, chosen_faults, simulated
+from flowrun.runtime.fleet.simulation.fleet import Simulation
+from flowrun.runtime.fleet.simulation.graphs import plan_of, simulated
+from flowrun.runtime.fleet.simulation.mischief import FAULTS, chosen_faults
+from flowrun.runtime.fleet.simulation.shrinking import shrunk
 from flowrun.runtime.graph.read import load_graph
 from flowrun.runtime.graph.spec import PartId
+from flowrun.runtime.links import links as links_module
+from flowrun.runtime.links.links import Links
 from flowrun.runtime.links.receiver import Receiver
+from flowrun.runtime.links.runs import Cursor, last_cursor
+from flowrun.runtime.links.spread import Spread
+from flowrun.runtime.replay.recorded import RecordedOutside
+from tests.support.paths import GRAPHS, MEDIA
 
 GRAPH = """\
 partitions:
@@ -24,6 +35,39 @@ tasks:
 cnx:
   - {src: n, dst: square, msg: IntMsg}
 """
+CAMERAS = f"""\
+partitions:
+  dock: {{instances: {{north: {{}}, south: {{cam.start_s: 3}}}}}}
+  gpu: {{replicas: 2, recover: replay}}
+  hub: {{}}
+network: {{on_peer_lost: hold}}
+tasks:
+  - id: cam
+    type: VideoCapture
+    partition: dock
+    config: {{source_uri: '{MEDIA / "shapes.mp4"}', realtime: true}}
+  - id: infer
+    type: Inference
+    partition: gpu
+    background: true
+    config: {{backend: stub}}
+  - {{id: text, type: BroadcastChat, partition: hub}}
+cnx:
+  - {{src: cam, dst: infer, msg: ImageRgb8Msg, link: {{deliver: latest, spread: instance}}}}
+  - {{src: infer, dst: text, msg: PromptResponseMsg, link: {{deliver: lockstep}}}}
+"""
+SHARED = f"""\
+partitions: {{dock: {{}}, gpu: {{replicas: 2}}}}
+tasks:
+  - id: cam
+    type: VideoCapture
+    partition: dock
+    config: {{source_uri: '{MEDIA / "shapes.mp4"}', realtime: true}}
+  - {{id: infer, type: Inference, partition: gpu, config: {{backend: stub}}}}
+cnx:
+  - {{src: cam, dst: infer, msg: ImageRgb8Msg}}
+"""
+ALL = ",".join(FAULTS)
 pytestmark = pytest.mark.slow
 
 
@@ -35,36 +79,70 @@ def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("g.yaml")
 
 
-def executed(graph: Path, folder: Path, seed: int, faults: str) -> Simulation:
-    parts = [PartId("a"), PartId("b")]
-    graphs = {it: simulated(load_graph(graph, env={}, partition=str(it))) for it in parts}
-    simulation = Simulation(graphs, folder, seed, chosen_faults(faults), 3_000_000_000)
-    folder.mkdir()
+def executed(graph: Path, folder: Path, seed: int, faults: str, *parts: str) -> Simulation:
+    plans = {}
+    for name in parts or ("a", "b"):
+        part = PartId(*name.split("/"))
+        plans[part] = plan_of(simulated(load_graph(graph, env={}, partition=str(part))))
+    simulation = Simulation(plans, folder / "fleet", seed, chosen_faults(faults), 4_000_000_000)
+    simulation.folder.mkdir(parents=True)
     simulation.run()
     return simulation
 
 
-def test_a_seed_gives_the_same_again(graph: Path, tmp_path: Path) -> None:
-    one = executed(graph, tmp_path / "one", 5, "drop,dup,delay,flip,cut,kill")
-    other = executed(graph, tmp_path / "other", 5, "drop,dup,delay,flip,cut,kill")
-    assert one.happened
+def bytes_of(simulation: Simulation) -> dict[str, bytes]:
+    folder = simulation.folder
+    return {str(it.relative_to(folder)): it.read_bytes() for it in sorted(folder.rglob("*.mcap"))}
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [(GRAPH, ()), (CAMERAS, ("dock/north", "dock/south", "gpu/0", "gpu/1", "hub"))],
+)
+def test_a_seed_gives_the_same_bytes_again(
+    graph: Path, tmp_path: Path, text: str, parts: tuple[str, ...]
+) -> None:
+    graph.write_text(text)
+    one = executed(graph, tmp_path / "one", 5, ALL, *parts)
+    other = executed(graph, tmp_path / "other", 5, ALL, *parts)
+    assert any(it.what.startswith("kill") for it in one.happened)
     assert (one.happened, one.digest, one.cycles) == (other.happened, other.digest, other.cycles)
+    logs, again = bytes_of(one), bytes_of(other)
+    assert logs.keys() == again.keys()
+    assert [name for name in logs if logs[name] != again[name]] == []
 
 
 def test_whatever_goes_wrong_each_message_comes_once(
     graph: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    faults = ",".join(FAULTS)
-    assert main(["simulate", str(graph), "--seeds", "6", "--for", "3s", "--faults", faults]) == 0
+    assert main(["simulate", str(graph), "--seeds", "6", "--for", "3s", "--faults", ALL]) == 0
     said = capsys.readouterr().out
     assert said.startswith("6 seeds, ")
-    assert said.endswith("each message came once and in order, and all fleets replay identically\n")
+    assert " deliveries came once and in order, and all fleets replay identically (" in said
 
 
-def test_a_bug_is_found_and_its_seed_reproduces_it(
-    graph: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_cameras_replicas_and_background_tasks_are_simulated(
+    graph: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A receiver that takes what comes twice, twice."""
+    graph.write_text(CAMERAS)
+    assert main(["simulate", str(graph), "--seeds", "5", "--for", "8s"]) == 0, capsys.readouterr()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_the_fleet_that_comes_with_flowrun_is_simulated(
+    graph: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet, model = str(GRAPHS / "fleet.yaml"), "inference.backend=stub"
+    assert main(["simulate", fleet, "--seeds", "5", "--set", model]) == 0, capsys.readouterr()
+
+
+# -- what is planted is found ------------------------------------------------------------------------
+
+
+def takes_duplicates(patch: pytest.MonkeyPatch) -> None:
     right = Receiver._offer
 
     def careless(self: Receiver, head: Any, payload: bytes, **options: Any) -> bool:
@@ -73,26 +151,131 @@ def test_a_bug_is_found_and_its_seed_reproduces_it(
             return self._append(head, payload)
         return right(self, head, payload, **options)
 
-    monkeypatch.setattr(Receiver, "_offer", careless)
+    patch.setattr(Receiver, "_offer", careless)
+
+
+def goes_back_by_one(patch: pytest.MonkeyPatch) -> None:
+    def careless(*args: Any) -> Cursor | None:
+        found = last_cursor(*args)
+        return None if found is None else Cursor(found.run, found.cycle - 1)
+
+    patch.setattr(links_module, "last_cursor", careless)
+
+
+def acknowledges_too_early(patch: pytest.MonkeyPatch) -> None:
+    right = Links._acknowledge
+
+    def careless(self: Links, now_s: float, *, again: bool = False) -> None:
+        for it in self._ins.values():
+            it.committed = it.incoming.published or it.committed
+        right(self, now_s, again=again)
+
+    patch.setattr(Links, "_acknowledge", careless)
+
+
+def reassigns_within_a_section(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Spread, "_begins", lambda _self, _cycle: True)
+
+
+def replays_by_the_clock(patch: pytest.MonkeyPatch) -> None:
+    right = RecordedOutside.begin
+
+    def careless(self: RecordedOutside, cycle_time: Any, start_ns: int) -> Any:
+        found = right(self, cycle_time, start_ns)
+        cycle_time.now_ns = time.time_ns()
+        return found
+
+    patch.setattr(RecordedOutside, "begin", careless)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("plant", "text", "faults", "says"),
+    [
+        (takes_duplicates, GRAPH, "dup", " came twice, the second time in cycle "),
+        (goes_back_by_one, GRAPH, "kill", " came twice, the second time in cycle "),
+        (acknowledges_too_early, GRAPH, "kill", " was acknowledged before it was in "),
+        (reassigns_within_a_section, SHARED, "kill", "/cam/image: nothing is shown, where "),
+        (replays_by_the_clock, GRAPH, "drop", "  the replay differs: "),
+    ],
+)
+def test_a_planted_bug_is_found(
+    graph: Path,
+    capsys: pytest.CaptureFixture[str],
+    plant: Callable[[pytest.MonkeyPatch], None],
+    text: str,
+    faults: str,
+    says: str,
+) -> None:
+    graph.write_text(text)
+    command = ["simulate", str(graph), "--seeds", "30", "--for", "6s", "--faults", faults]
+    with pytest.MonkeyPatch.context() as patch:
+        plant(patch)
+        assert main(command) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(" fails:")
+    assert any(says in it for it in lines), lines
+
+
+def test_a_seed_that_fails_reproduces_with_less(
+    graph: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    takes_duplicates(monkeypatch)
     assert main(["simulate", str(graph), "--seeds", "20", "--for", "3s", "--faults", "dup"]) == 1
     lines = capsys.readouterr().out.splitlines()
     seed = lines[0].removeprefix("seed ").removesuffix(" fails:")
     assert lines[1].startswith("  link a/0 -> b/0: cycle ")
-    assert lines[1].endswith(" came twice")
     again = f"flowrun simulate g.yaml --seed {seed} --faults dup --for 3s"
-    assert lines[-1] == f"  again: {again}"
-    assert main(again.split()[1:]) == 1
-    repeated = capsys.readouterr().out.splitlines()
-    assert repeated[repeated.index(lines[0]) :] == lines
+    assert f"  again: {again}" in lines
+    for line in [it for it in lines if it.startswith("  again: ")]:
+        words = line.removeprefix("  again: flowrun ").split()
+        assert main(words) == 1
+        assert lines[0] in capsys.readouterr().out.splitlines()
     assert Path("runs", f"simulated-g-{seed}", "fleet.json").is_file()
+
+
+def test_shrinking_leaves_what_a_failure_needs() -> None:
+    def fails(without: frozenset[int]) -> bool:
+        return not without & {3, 17}
+
+    assert shrunk(range(40), fails, attempts=200) == frozenset(range(40)) - {3, 17}
+    assert shrunk([], fails, attempts=200) == frozenset()
+
+
+# -- what is not simulated ---------------------------------------------------------------------------
+
+
+def test_a_camera_and_a_server_are_named_with_what_to_use_instead(
+    graph: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = "backends: {openai: {base_url: 'http://127.0.0.1:1/v1'}}, backend: openai"
+    text = CAMERAS.replace(f"'{MEDIA / 'shapes.mp4'}', realtime: true", "rtsp://10.0.0.7/main")
+    graph.write_text(text.replace("cam.start_s: 3", "").replace("backend: stub", server))
+    assert main(["simulate", str(graph)]) == 2
+    assert capsys.readouterr().err == (
+        "not simulated: task 'cam' reads 'rtsp://10.0.0.7/main': set its source_uri to a film, or to "
+        "test; task 'infer_north' asks a server, 'openai': set its backend to embedded, or to stub; "
+        "task 'infer_south' asks a server, 'openai': set its backend to embedded, or to stub\n"
+    )
 
 
 def test_an_unknown_fault_lists_those_there_are() -> None:
     with pytest.raises(UsageError) as caught:
         chosen_faults("drop,kil")
     assert str(caught.value) == (
-        "there is no fault 'kil'; faults: drop, dup, delay, flip, cut, kill (did you mean 'kill'?)"
+        "there is no fault 'kil'; faults: drop, dup, delay, flip, cut, kill, slow, skew (did you mean "
+        "'kill'?)"
     )
+
+
+def test_mishaps_are_left_out_of_one_seed_alone(
+    graph: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["simulate", str(graph), "--without", "3"]) == 2
+    assert capsys.readouterr().err == "--without leaves out mishaps of one seed; give --seed\n"
+    assert main(["simulate", str(graph), "--seed", "1", "--without", "3,x"]) == 2
+    assert capsys.readouterr().err == "--without 3,x: expected numbers such as 3,7-12\n"
 
 
 def test_a_graph_without_partitions_has_no_network(
