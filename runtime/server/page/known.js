@@ -100,7 +100,8 @@ export class Known {
     /** By task, newest first. @type {Record<string, string[]>} */ this.prompts = {};
     /** @type {Sample[]} */ this.samples = [];
     /** The cycle at which the user looks; null: what happens now. @type {number | null} */ this.moment = null;
-    /** What was so then. @type {Moment | null} */ this.then = null;
+    /** What was so then; of the moment before, until it has come. @type {Moment | null} */ this.then = null;
+    /** The moment of which that is. @type {number | null} */ this.thenOf = null;
     /** Why that is not known, "" if it is. */ this.unseen = "";
     this.looking = false;
     this.came = {answers: new Recent(), alerts: new Recent(), lines: new Recent()};
@@ -275,7 +276,7 @@ export class Known {
       while (this.moment !== null && this.moment !== done) {
         done = this.moment;
         const [found, unseen] = await loadMoment(this.logged, done).then(moment => [moment, ""], error => [null, why(error)]);
-        if (this.moment !== null) [this.then, this.unseen] = [found, unseen];
+        if (this.moment !== null) [this.then, this.thenOf, this.unseen] = [found, done, unseen];
         this.changed();
       }
     } finally {

@@ -31,7 +31,7 @@ export function AnswerList() {
   const none = wanted ? "No answer has these words." : run.moment !== null ? run.unseen || "No answer until this moment."
     : tasks.length || !run.report ? "No answer yet." : "No task of this graph shows answers.";
   return html`<section class="answers" aria-label="Answers">
-    <h2>Answers <small>${run.moment !== null ? "of this moment" : total ? count(total) : ""}</small>
+    <h2>Answers <small>${run.moment !== null ? run.thenOf === run.moment ? "of this moment" : "coming …" : total ? count(total) : ""}</small>
       <input type="search" placeholder="Search" aria-label="Search the answers" value=${search}
         onInput=${(/** @type {any} */ event) => { setSearch(event.target.value); setShown(SHOWN); }} /></h2>
     <div class="trouble"><${Alerts} /><${Errors} /></div>
