@@ -124,14 +124,13 @@ class LogTail:
             yield from self._read(self._files)
         if self._committed is None:
             return
+        self._let_go()
         try:
             for taken in self._committed.take(self._next):
-                self._let_go()
                 self._next = taken[0] + 1
                 yield LoggedCycle(*taken)
         except FellBehind:
-            if self._files is None:
-                self._files = LogFiles(self._path, verify=True)
+            self._files = LogFiles(self._path, verify=True)
             yield from self._read(self._files)
 
     def _read(self, files: LogFiles) -> Iterator[LoggedCycle]:
