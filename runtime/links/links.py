@@ -1,6 +1,8 @@
 """All links of a run that is one process of a partition: what it sends, and what it receives.
 
 One thread follows the log, asks senders' logs and acknowledges; a cycle only tells it that it is over.
+Where all that a run sends or receives goes in lock-step, its cycles wait for the other side anyway: then
+their thread does it between two of them, which spares a change of threads.
 """
 
 from __future__ import annotations
@@ -174,6 +176,9 @@ class Links:
         self._acked = threading.Event()
         self._in_step: list[_Out] = []
         """The receivers that this run waits for after each cycle."""
+        self._sends_itself = self._acknowledges_itself = False
+        """Whether the cycles' thread puts what is sent, and acknowledges."""
+        self._acknowledging = threading.Lock()
         self._is_held = False
         self._alone = contextlib.ExitStack()
         """Left when another process may be this one."""
@@ -219,7 +224,10 @@ class Links:
         for out in self._in_step:
             if any(cycle.messages[slot].present for slot in out.slots):
                 out.awaited = cycle.time.cycle + 1
-        self._woken.set()
+        if self._acknowledges_itself:
+            self._guarded(partial(self._acknowledge, self._now_s()))
+        if not (self._sends_itself or self._acknowledges_itself):
+            self._woken.set()
 
     def wait_in_step(self, is_over: Callable[[], bool]) -> None:
         """Wait until receivers that go in lock-step have in their logs what was sent. On the cycles'
@@ -227,6 +235,8 @@ class Links:
 
         is_over: whether to wait no longer.
         """
+        if self._sends_itself and self._shipper is not None:
+            self._guarded(self._shipper.ship)
         for out in self._in_step:
             while not (self._is_in_step(out) or is_over() or self._hurried.is_set()):
                 self._acked.wait(_LOOK_S)
@@ -407,6 +417,23 @@ class Links:
             transport.serve(keys.hello(peer), partial(self._say_hello, boundary))
             transport.watch_alive(Keys.of(self._name, peer).alive, partial(self._receiver_is, out))
         self._in_step = [it for it in self._outs.values() if it.slots]
+        self._sends_itself = (
+            not self._ins
+            and not self._replicas
+            and all(
+                stream.link.deliver == "lockstep" for it in sends.values() for stream in it.streams
+            )
+        )
+        sources = sum(step.task.is_source for step in self._plan.steps)
+        self._acknowledges_itself = (
+            not sends
+            and len(self._ins) == sources == 1
+            and all(
+                stream.link.deliver == "lockstep"
+                for it in self._ins.values()
+                for stream in it.boundary.streams
+            )
+        )
 
     def _spread(self, partition: str, coded: frozenset[str]) -> Spread | None:
         if partition not in self._replicas:
@@ -470,11 +497,17 @@ class Links:
         while not self._stopped.is_set():
             self._woken.wait(_LOOK_S)
             self._woken.clear()
-            try:
-                self.pump()
-            except Exception as error:  # noqa: BLE001  # a thread must not end in silence
-                self._fail(LinkError(f"the links have failed: {worded(error)}"))
+            if not self._guarded(self.pump):
                 return
+
+    def _guarded(self, call: Callable[[], object]) -> bool:
+        """Whether `call` has not failed. Where it has, the run ends."""
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001  # a thread must not end in silence
+            self._fail(LinkError(f"the links have failed: {worded(error)}"))
+            return False
+        return True
 
     def pump(self) -> None:
         """What there is to do now."""
@@ -518,6 +551,10 @@ class Links:
         )
 
     def _acknowledge(self, now_s: float, *, again: bool = False) -> None:
+        with self._acknowledging:  # an older cursor must not be said after a newer one
+            self._acknowledge_all(now_s, again=again)
+
+    def _acknowledge_all(self, now_s: float, *, again: bool) -> None:
         for it in self._ins.values():
             ended = it.incoming.receiver.ended
             says = it.committed, ended

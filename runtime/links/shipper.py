@@ -5,6 +5,7 @@ A cycle never waits for it: what cannot be sent is dropped, and the receiver ask
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ class Shipper:
         self._spreads = {
             out.peer.partition: out.spread for out in self._outs.values() if out.spread is not None
         }
+        self._shipping = threading.Lock()
         self._questions: deque[tuple[Query, Peer]] = deque(maxlen=_MOST_QUESTIONS)
         self.newest = -1
         """The last cycle that was read from the log."""
@@ -116,16 +118,20 @@ class Shipper:
             transport.subscribe(Keys.of(graph, peer).ack(own), partial(self._take_ack, peer))
 
     def pump(self, now_ns: int) -> bool:
-        """Put what the log has gained, and answer questions; whether there was anything. Always on the
-        same thread."""
+        """Put what the log has gained, and answer questions; whether there was anything."""
         self._now_ns = now_ns
-        did = self._ship()
+        did = self.ship()
         while self._untold:
             self._tell(self._untold.pop())
         while self._questions:
             self._answer(*self._questions.popleft())
             did = True
         return did
+
+    def ship(self) -> bool:
+        """Put what the log has gained; whether there was anything. From any thread."""
+        with self._shipping:
+            return self._ship()
 
     def end(self) -> None:
         """The run has ended in order: receivers that have taken everything may end too."""

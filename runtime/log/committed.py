@@ -51,7 +51,7 @@ class CommittedCycles:
 
     def take(self, start: int | None) -> Iterator[tuple[int, int, list[Entry]]]:
         """Number, time and messages of those from cycle `start` on that were not taken, in order and
-        checked. Payloads are views of the slab. Always on the same thread. `FellBehind` where these are
+        checked. Payloads are views of the slab. On one thread at a time. `FellBehind` where these are
         not all that there are."""
         places = self._places
         while places:

@@ -16,6 +16,7 @@ from flowrun.runtime.links.check import received
 from flowrun.runtime.links.links import LinkError, streams_of
 from flowrun.runtime.links.shipper import Shipper
 from flowrun.runtime.links.spread import chosen
+from flowrun.runtime.links.zenoh import ZenohTransport
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.replay.graph import recorded_graph
@@ -171,6 +172,68 @@ def test_in_lock_step_the_sender_waits_for_each_cycle(tmp_path):
     fleet.end("dock", "gpu")
     assert len(ahead) >= 20
     assert max(ahead) <= 1  # the cycle itself, and the last one that brought no number
+
+
+@pytest.fixture
+def puts(monkeypatch):
+    """Of each message that is put: what it is, and whether the links' own thread puts it."""
+    found, put = [], ZenohTransport.put
+
+    def look(self, key, payload, attachment):
+        found.append((key.split("/")[4], threading.current_thread().name == "flowrun-links"))
+        put(self, key, payload, attachment)
+
+    monkeypatch.setattr(ZenohTransport, "put", look)
+    return found
+
+
+@pytest.mark.parametrize("options", ["deliver: every", "deliver: latest"])
+def test_a_cycle_does_not_touch_the_network(tmp_path, enough, puts, options):
+    fleet = Fleet(tmp_path, numbers("limit: null"), link(options))
+    gpu, sent = fleet.begin("gpu"), threading.Event()
+    kinds = {("cyc", True), ("ack", True)}
+    gpu.watch(lambda _: sent.set() if kinds <= set(puts) and len(puts) > 40 else None)
+    fleet.begin("dock")
+    assert sent.wait(30)
+    seen = set(puts)  # what is said at the end, when there are no more cycles, is left out
+    enough.set()
+    fleet.end("dock", "gpu")
+    assert all(is_links_own for _, is_links_own in seen)
+
+
+def test_in_lock_step_the_cycles_own_threads_send_and_acknowledge(tmp_path, enough, puts):
+    fleet = Fleet(tmp_path, numbers("limit: null, every_ms: 0"), link("deliver: lockstep"))
+    gpu, sent = fleet.begin("gpu"), threading.Event()
+    gpu.watch(lambda cycle: sent.set() if cycle.time.cycle > 20 else None)
+    fleet.begin("dock")
+    assert sent.wait(30)
+    seen = list(puts)
+    enough.set()
+    fleet.end("dock", "gpu")
+    assert seen.count(("cyc", False)) > 10
+    assert seen.count(("ack", False)) > 10
+
+
+@pytest.mark.parametrize(("partition", "kind"), [("dock", "cyc"), ("gpu", "ack")])
+def test_a_cycle_that_has_other_things_to_do_leaves_lock_step_to_the_links(
+    tmp_path, enough, puts, partition, kind
+):
+    config = "{limit: null}"
+    other = f"{{id: m, type: support.paced_tasks.Paced, partition: {partition}, config: {config}}}"
+    fleet = Fleet(
+        tmp_path,
+        f"{numbers('limit: null')}, {other}, {{id: y, type: support.helpers.Scale, partition: gpu}}",
+        f"{link('deliver: lockstep')}, {{src: m, dst: y, msg: IntMsg}}",
+    )
+    gpu, sent = fleet.begin("gpu"), threading.Event()
+    gpu.watch(lambda _: sent.set() if [it for it, _ in puts].count(kind) > 5 else None)
+    fleet.begin("dock")
+    assert sent.wait(30)
+    seen = set(puts)
+    enough.set()
+    fleet.end("dock", "gpu")
+    assert (kind, True) in seen
+    assert (kind, False) not in seen
 
 
 def test_replicas_share_what_is_sent_and_one_that_was_away_gets_its_own(tmp_path, enough):
