@@ -3,18 +3,21 @@
 python bench/bench_links.py [--seconds 20]
 
 - shipper: share of a core that following a log and sending it takes, where each cycle has the packets of
-  100 cameras of 720p at 15 Hz;
-- latency: from the commit of a cycle to its place in the receiver's queue;
+  100 cameras of 720p at 15 Hz: of its thread, and of the whole process without the thread that commits;
+- latency: from when a cycle is committed to its place in the receiver's queue;
 - catch-up: how fast a receiver that was away takes what the log has;
-- lock-step: there and back;
-- cycles: memory of sender and receiver, at each tenth of many.
+- lock-step: two runs of a graph, both with a log: from when a cycle of the sender is committed to when
+  the next may begin, as it is in the receiver's log;
+- cycles: memory of both after many.
 
-Sender and receiver are processes of their own, over TCP on loopback.
+Sender and receiver are processes of their own, over TCP on loopback. Zenoh alone has the same
+configuration, and puts the same bytes as often.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import multiprocessing
 import os
 import socket
@@ -28,6 +31,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from flowrun.msgs import BytesMsg
+from flowrun.runtime.clock import LiveClock
+from flowrun.runtime.graph.plan import load_plan
 from flowrun.runtime.links.receiver import Receiver
 from flowrun.runtime.links.runs import Runs
 from flowrun.runtime.links.sent import LogTail, SentLogs
@@ -37,6 +42,7 @@ from flowrun.runtime.links.zenoh import config_of, open_zenoh
 from flowrun.runtime.log.channels import LoggedOutput
 from flowrun.runtime.log.slab.format import PARTITION, RUN_NUMBER, STARTED_NS
 from flowrun.runtime.log.writer import LogWriter
+from flowrun.runtime.run.live import Run
 
 GRAPH, SENDER, RECEIVER = "bench", Peer("dock", "0", 0, 0), Peer("gpu", "0", 1, 0)
 CAMERAS, FPS, PACKET = 100, 15, 4400
@@ -76,6 +82,7 @@ class Sender:
         self.messages = [BytesMsg() for _ in range(count)]
         self.bound = self.writer.bind(self.messages)
         self.cycle = 0
+        self.committed_ns = []
         self.transport = open_zenoh(config_of([address], []))
         self.woken, self.stopped, self.cpu_s = threading.Event(), threading.Event(), 0.0
         runs = Runs(Path(folder), graph=GRAPH, partition=str(SENDER))
@@ -102,19 +109,20 @@ class Sender:
         self.writer.commit(
             self.cycle, time.time_ns(), self.bound, start_ns=0, ends_ns=[1], events=[]
         )
+        self.committed_ns.append(time.time_ns())
         self.cycle += 1
         self.woken.set()
 
 
-def receive(address, count, pipe, echo):
-    """A receiver that takes what comes, and sends the latencies and its memory when it is asked."""
+def receive(address, count, pipe):
+    """A receiver that takes what comes; asked, it sends when each cycle came, and its memory."""
     transport = open_zenoh(config_of([], [address]))
     came = threading.Event()
     receiver = Receiver(
         transport, graph=GRAPH, own=RECEIVER, sender=SENDER, streams=streams_of(count), cursor=None,
         wake=came.set,
     )  # fmt: skip
-    taken, size, latencies, first_s, last_s = 0, 0, [], None, None
+    taken, size, came_ns, first_s, last_s = 0, 0, {}, None, None
     while True:
         came.wait(0.02)
         came.clear()
@@ -126,15 +134,13 @@ def receive(address, count, pipe, echo):
             last_s = time.monotonic()
             taken += 1
             size += len(item.payload)
-            latencies.append((now - item.head.time_ns) / 1e6)
-            if echo:
-                receiver.acknowledge(receiver.cursor)
+            came_ns[item.head.cycle] = now
         if pipe.poll():
             if pipe.recv() == "end":
                 transport.close(timeout_s=2)
                 return
-            pipe.send((taken, size, latencies, first_s, last_s, own_mib()))
-            latencies = []
+            pipe.send((taken, size, came_ns, first_s, last_s, own_mib()))
+            came_ns = {}
 
 
 class Floor:
@@ -148,14 +154,16 @@ class Floor:
 
 
 def receive_floor(address, pipe):
-    transport = open_zenoh(config_of([], [address]))
-    latencies = []
-    transport.subscribe(
-        "floor/cycles",
-        lambda it: latencies.append(
-            (time.time_ns() - int.from_bytes(it.attachment, "little")) / 1e6
-        ),
-    )
+    transport, latencies, came = open_zenoh(config_of([], [address])), [], threading.Event()
+
+    def take(sample):
+        sent_ns = int.from_bytes(sample.attachment, "little")
+        latencies.append((time.time_ns() - sent_ns) / 1e6)
+        came.set()
+
+    transport.subscribe("floor/cycles", take)
+    came.wait()
+    pipe.send("up")
     pipe.recv()
     pipe.send(latencies)
     transport.close(timeout_s=2)
@@ -170,11 +178,14 @@ def address():
 def started(target, *arguments):
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(
-        target=target, args=(*arguments[:1], *arguments[1:], there) if target is receive_floor
-        else (*arguments[:2], there, *arguments[2:]), daemon=True,
-    )  # fmt: skip
+        target=target, args=(*arguments, there), daemon=True
+    )
     process.start()
     return here, process
+
+
+def process_but_this_thread_s():
+    return time.process_time() - time.thread_time()
 
 
 def quantiles(values):
@@ -192,25 +203,30 @@ def stream_cameras(seconds):
     with tempfile.TemporaryDirectory(dir=".") as folder:
         at = address()
         sender = Sender(folder, at, count=CAMERAS)
-        pipe, process = started(receive, at, CAMERAS, False)
+        pipe, process = started(receive, at, CAMERAS)
         while asked(pipe)[0] < 3:  # it is connected
             sender.commit(data)
             time.sleep(0.1)
         time.sleep(1.5)
         asked(pipe)
-        before, began = sender.cpu_s, time.monotonic()
+        before, began = (sender.cpu_s, process_but_this_thread_s()), time.monotonic()
         for tick in range(seconds * FPS):
             sender.commit(data)
             time.sleep(max(0, began + (tick + 1) / FPS - time.monotonic()))
         time.sleep(0.5)
         took = time.monotonic() - began
-        share = 100 * (sender.cpu_s - before) / took
-        taken, _, latencies, _, _, _ = asked(pipe)
-        p50, p99 = quantiles(latencies)
+        thread, process_share = (
+            100 * (now - then) / took
+            for now, then in zip((sender.cpu_s, process_but_this_thread_s()), before, strict=True)
+        )
+        taken, _, came_ns, _, _, _ = asked(pipe)
+        p50, p99 = quantiles(
+            [(at_ns - sender.committed_ns[cycle]) / 1e6 for cycle, at_ns in came_ns.items()]
+        )
         print(
-            f"shipper, {CAMERAS} x 720p{FPS} as packets: {share:.1f} % of a core (target 3); commit to "
-            f"receiver p50 {p50:.2f} ms, p99 {p99:.2f} ms (target 3, 20); {taken} of {sender.cycle} "
-            "cycles"
+            f"shipper, {CAMERAS} x 720p{FPS} as packets: {thread:.1f} % of a core (target 3), with "
+            f"Zenoh's threads {process_share:.1f} %; commit to receiver p50 {p50:.2f} ms, p99 "
+            f"{p99:.2f} ms (target 3, 20); {taken} of {sender.cycle} cycles"
         )
         pipe.send("end")
         process.join(5)
@@ -221,19 +237,25 @@ def stream_cameras(seconds):
     at = address()
     floor = Floor(at)
     pipe, process = started(receive_floor, at)
-    time.sleep(3)
-    before, began = time.thread_time(), time.monotonic()
-    for tick in range(min(seconds, 10) * FPS):
+    while not pipe.poll(0.1):  # until it is connected
+        floor.put(payload)
+    pipe.recv()
+    before, began = (time.thread_time(), time.process_time()), time.monotonic()
+    sent = min(seconds, 10) * FPS
+    for tick in range(sent):
         floor.put(payload)
         time.sleep(max(0, began + (tick + 1) / FPS - time.monotonic()))
-    share = 100 * (time.thread_time() - before) / (time.monotonic() - began)
+    took = time.monotonic() - began
+    share = 100 * (time.thread_time() - before[0]) / took
+    process_share = 100 * (time.process_time() - before[1]) / took
+    time.sleep(0.5)
     pipe.send("tell")
-    latencies = pipe.recv()
+    latencies = pipe.recv()[-sent:]
     if latencies:
         p50, p99 = quantiles(latencies)
         print(
-            f"  floor, Zenoh alone with the same bytes: {share:.1f} % of a core, p50 {p50:.2f} ms, "
-            f"p99 {p99:.2f} ms"
+            f"  floor, Zenoh alone with the same bytes: {share:.1f} % of a core, with its threads "
+            f"{process_share:.1f} %, p50 {p50:.2f} ms, p99 {p99:.2f} ms; {len(latencies)} of {sent}"
         )
     floor.transport.close(timeout_s=2)
 
@@ -248,7 +270,7 @@ def catch_up(mib):
         sender.shipper._outs[RECEIVER].is_on = False
         sender.thread.start()
         time.sleep(1)
-        pipe, process = started(receive, at, CAMERAS, False)
+        pipe, process = started(receive, at, CAMERAS)
         while True:
             time.sleep(0.2)
             taken, size, _, first_s, last_s, _ = asked(pipe)
@@ -263,38 +285,96 @@ def catch_up(mib):
         sender.writer.finish({"reason": "bench"})
 
 
+def write_pair(folder, address, count):
+    path = Path(folder) / "pair.yaml"
+    path.write_text(
+        f"partitions: {{dock: {{listen: [{address}]}}, gpu: {{connect: [{address}]}}}}\n"
+        "tasks:\n"
+        "  - {id: n, type: support.paced_tasks.Paced, partition: dock,"
+        f" config: {{limit: {count}, every_ms: 0}}}}\n"
+        "  - {id: x, type: support.helpers.Scale, partition: gpu}\n"
+        "cnx: [{src: n, dst: x, msg: IntMsg, link: {deliver: lockstep}}]\n"
+    )
+    return path
+
+
+def part_of(path, partition):
+    """A run of one of the two, with a log."""
+    plan = load_plan(path, env={}, partition=partition)
+    directory = path.parent / partition / "pair-1"
+    return Run(plan, clock=LiveClock(), directory=directory, console=io.StringIO())
+
+
+def run_part(path, partition):
+    part_of(path, partition).run()
+
+
 def lock_step(count):
+    took, committed = [], []
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        at = address()
-        sender = Sender(folder, at, count=1)
-        pipe, process = started(receive, at, 1, True)
-        while asked(pipe)[0] < 3:
-            sender.commit(b"x" * 100)
-            time.sleep(0.1)
-        said, took = sender.shipper.acknowledged[RECEIVER], []
-        for _ in range(count):
-            sender.commit(b"x" * 100)
-            began, wanted = time.perf_counter(), sender.cycle
-            while said.cycle < wanted and time.perf_counter() - began < 5:
-                time.sleep(0)
+        path = write_pair(folder, address(), count)
+        process = multiprocessing.get_context("spawn").Process(target=run_part, args=(path, "gpu"))
+        process.start()
+        run = part_of(path, "dock")
+        links, wait = run.links, run.links.wait_in_step
+
+        def note_commit(_cycle):
+            committed[:] = [time.perf_counter()]
+
+        def wait_and_note(is_over):
+            wait(is_over)
+            if committed:
+                took.append(1e6 * (time.perf_counter() - committed.pop()))
+
+        links.wait_in_step = wait_and_note
+        run.watch(note_commit)
+        run.run()
+        process.join(10)
+    took = took[100:]  # the first wait for the receiver to begin
+    p50, p99 = quantiles(took)
+    print(
+        f"lock-step of two runs, commit to release: p50 {p50:.0f} us, p99 {p99:.0f} us, mean "
+        f"{statistics.mean(took):.0f} us (target 150)"
+    )
+    step_floor(count)
+
+
+def echo(address, pipe):
+    transport = open_zenoh(config_of([], [address]))
+    transport.subscribe("floor/there", lambda it: transport.put("floor/back", it.payload[:20], b""))
+    pipe.send("up")
+    pipe.recv()
+    transport.close(timeout_s=2)
+
+
+def step_floor(count):
+    """There and back with Zenoh alone: the other side answers in the callback, and has no log."""
+    at = address()
+    transport, back, took = open_zenoh(config_of([at], [])), threading.Event(), []
+    transport.subscribe("floor/back", lambda _: back.set())
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=echo, args=(at, there))
+    process.start()
+    here.recv()
+    time.sleep(1)
+    for _ in range(count):
+        began = time.perf_counter()
+        transport.put("floor/there", b"x" * 150, b"y" * 40)
+        if back.wait(1):
             took.append(1e6 * (time.perf_counter() - began))
-        p50, p99 = quantiles(took)
-        print(
-            f"lock-step, commit to acknowledgement: p50 {p50:.0f} us, p99 {p99:.0f} us, mean "
-            f"{statistics.mean(took):.0f} us (target 150)"
-        )
-        pipe.send("end")
-        process.join(5)
-        sender.stopped.set()
-        sender.transport.close(timeout_s=2)
-        sender.writer.finish({"reason": "bench"})
+        back.clear()
+    p50, p99 = quantiles(took)
+    print(f"  floor, Zenoh alone, there and back: p50 {p50:.0f} us, p99 {p99:.0f} us")
+    here.send("end")
+    process.join(5)
+    transport.close(timeout_s=2)
 
 
 def many_cycles(count):
     with tempfile.TemporaryDirectory(dir=".") as folder:
         at = address()
         sender = Sender(folder, at, count=1)
-        pipe, process = started(receive, at, 1, False)
+        pipe, process = started(receive, at, 1)
         here, there = [], []
         for _ in range(10):
             for n in range(count // 10):
