@@ -38,7 +38,7 @@ from flowrun.runtime.graph.spec import IDENTIFIER, UNKNOWN
 from flowrun.runtime.graph.stale import changed_modules, note_loaded
 from flowrun.runtime.graph.writing import Unwritable, plain, written
 from flowrun.runtime.task import Task
-from flowrun.runtime.wording import listed, nearest
+from flowrun.runtime.wording import listed, nearest, with_article
 
 if TYPE_CHECKING:
     from flowrun.runtime.api.running import LiveRun
@@ -485,12 +485,18 @@ class Graph:
             node, port = end.node, end.port
         elif isinstance(end, Node):
             node = end
+        elif not isinstance(end, str):
+            raise UsageError(_no_end(end))
         else:
-            task, _, port = str(end).partition(".")
+            task, _, port = end.partition(".")
             known = next((it for it in self._nodes if it.id == task), None)
             if known is None:
                 return Found(task, port or None, (), is_only=True)
             node = known
+        if node not in self._nodes:
+            raise UsageError(
+                f"task {node.id!r} is not in graph {self.name!r}: it was removed, or added to another"
+            )
         ports = tuple(it for it in self._nodes[node].ports or () if it.direction == direction)
         fitting = tuple(it for it in ports if port in (None, "", it.name))
         return Found(node.id, port or None, fitting, is_only=len(ports) == 1)
@@ -505,6 +511,14 @@ class Graph:
 
 def _is_task(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, Task) and value is not Task
+
+
+def _no_end(value: Any) -> str:
+    text = "expected what add() returned, a port of it, or a text such as 'cam.image'"
+    if isinstance(value, type):
+        name = value.__name__
+        return f"{text}; got the class {name}: write it = g.add({name}), and connect that"
+    return f"{text}; got {with_article(type(value).__name__)}"
 
 
 def _is_at(said: Any, end: str) -> bool:

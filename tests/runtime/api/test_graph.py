@@ -544,3 +544,21 @@ def test_the_message_of_a_connection_may_be_named():
     g.connect("counter", g.add(Inference), msg=IntMsg)
     with pytest.raises(GraphError, match="message mismatch"):
         g.plan()
+
+
+def test_what_no_connection_can_have_as_an_end_is_refused_at_once() -> None:
+    g, other = Graph("g"), Graph("other")
+    numbers, alien = g.add("Counter"), other.add("Square")
+    expected = "expected what add() returned, a port of it, or a text such as 'cam.image'"
+    ends = {
+        alien: "task 'square' is not in graph 'g': it was removed, or added to another",
+        Square: f"{expected}; got the class Square: write it = g.add(Square), and connect that",
+        3: f"{expected}; got an int",
+    }
+    for end, text in ends.items():
+        with pytest.raises(UsageError) as error:
+            g.connect(numbers, end)  # type: ignore[arg-type]
+        assert str(error.value) == text
+    g.remove(numbers)
+    with pytest.raises(UsageError, match="task 'counter' is not in graph 'g'"):
+        g.connect(numbers, "square")
