@@ -274,7 +274,6 @@ class Pair:
         if wrong is not None:
             self.tally.faults.append(wrong)
         if self._recover:
-            self._check_count("dock", "/ticks/made")
             self._check_count("gpu", "/count/total")
 
     def _check_count(self, part: str, topic: str) -> None:

@@ -8,8 +8,8 @@ kills. These come at any moment: while a process starts, while it takes what it 
 at both ends at once.
 
 At the end each cycle that a log of `dock` holds must have been taken in the logs of `gpu` once, in
-order, with its bytes, and the fleet must replay. With --recover both go on with what their tasks
-remembered, and both counts must go on as if nobody had been killed.
+order, with its bytes, and the fleet must replay. With --recover tasks go on with what they
+remembered, and the count must go on as if nobody had been killed.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def main() -> int:
         f"{done['cuts']} cuts, {done['stops']} stops: {done['sent']} sent, "
         f"{done['got']} got, {done['lost']} lost, {done['twice']} twice, "
         f"{done['replays']} of {args.pairs} fleets replay"
-        + (", both counts go on" if args.recover and not faults else "")
+        + (", the count goes on" if args.recover and not faults else "")
     )
     return 1 if faults or done["got"] < 100 else 0
 
