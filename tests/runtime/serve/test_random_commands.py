@@ -34,13 +34,13 @@ def test_the_list_is_right_after_each_random_command(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_the_list_is_right_after_each_of_120_commands_to_real_runs(tmp_path):
+def test_the_list_is_right_after_each_of_200_commands_to_real_runs(tmp_path):
     for name in NAMES:
         (tmp_path / f"{name}.yaml").write_text(GRAPH)
     command = (sys.executable, "-P", "-m", "flowrun.runtime.cli", "run")
     pipelines, _ = scripted_pipelines(tmp_path, command=command)
     with serving(pipelines) as client:
-        done = torture(client, NAMES, commands=120, seed=random.randrange(10**6))
+        done = torture(client, NAMES, commands=200, seed=random.randrange(10**6))
     assert set(done) == {"start", "stop", "restart", "kill", "kill warden", "end"}
 
 
