@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["FoxgloveSink", "RerunSink"]
 
 _END_S = 5.0
+"""The longest that the end of a run waits for a viewer to be shown what has come."""
+_END_OF_FILE_S = 60.0
+"""The same for a recording, which nobody's viewer delays."""
 _RERUN_PORT, _FOXGLOVE_PORT = 9876, 8765
 
 
@@ -39,6 +42,7 @@ class _ViewerSink(Task):
 
     Config: type[_Settings] = _Settings
     acts_outside = True
+    end_s = _END_S
 
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)
@@ -86,7 +90,7 @@ class _ViewerSink(Task):
         del ctx
         try:
             if self._outbox is not None:
-                self._outbox.close(_END_S)
+                self._outbox.close(self.end_s)
         finally:
             if self._viewer is not None:
                 self._viewer.close()
@@ -137,6 +141,7 @@ class RerunSink(_ViewerSink):
 
         config = self.config
         if config.path is not None:
+            self.end_s = _END_OF_FILE_S
             self._file = NewFile(path_of(config.path, ctx, ctx.now_ns))
         path = None if self._file is None else self._file.path
         return RerunViewer(ctx.run_id, ctx.run_id, path=path, host=config.host, port=config.port)
