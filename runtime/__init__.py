@@ -23,6 +23,7 @@
 | `clock.py`, `errors.py`                            | the clocks; every error that a user can meet   |
 | `places.py`                                        | where in the user's code an error was raised   |
 | `callers.py`                                       | where a program calls flowrun                  |
+| `simulated.py`                                     | whether time is moved by hand                  |
 | `threads.py`                                       | on which cores a thread runs                   |
 | `interrupts.py`                                    | which KeyboardInterrupt comes from the user    |
 | `descriptor.py`                                    | file descriptors that others may close         |

@@ -81,6 +81,7 @@ class Detect(Task):
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)
         self._shared: _SharedDetector | None = None
+        self._spending = Spending(self.config.budget)
         self._only: frozenset[int] | None = None
         """The class ids that are looked for; None for all."""
         self._names: dict[str, str] = {}
@@ -127,7 +128,6 @@ class Detect(Task):
         self._only = None if config.labels is None else detector.class_ids(config.labels)
         self._names = config.labels if isinstance(config.labels, dict) else {}
         self._least = self._least_scores()
-        self._spending = Spending(config.budget)
         ctx.computes_on = detector.where
 
     def configure(self, ctx: Context, changed: frozenset[str]) -> None:

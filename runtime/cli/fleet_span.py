@@ -58,7 +58,7 @@ def _time_of(option: str, text: str, runs: list[FleetRun], begin_ns: int) -> int
                     found = next(log.cycles(int(number), int(number) + 1), None)
                 if found is not None:
                     return found.time_ns
-        parts = ", ".join(dict.fromkeys(str(run.part) for run in runs))
+        parts = ", ".join(sorted({str(run.part) for run in runs}))
         raise UsageError(
             f"{option} {text}: no run of {part} here has cycle {number}; processes: {parts}"
         )
@@ -66,8 +66,9 @@ def _time_of(option: str, text: str, runs: list[FleetRun], begin_ns: int) -> int
         cycle, time_ns = moment(log, option, text)
         start_ns = log.start_ns or 0
     if time_ns is None:
+        part = min(str(run.part) for run in runs)
         raise UsageError(
             f"{option} {text}: each process of a fleet counts its own cycles; say of which it is, as in "
-            f"{option} {runs[0].part}:{cycle}, or a time: +12.5s since the fleet's first cycle"
+            f"{option} {part}:{cycle}, or a time: +12.5s since the fleet's first cycle"
         )
     return time_ns - start_ns + begin_ns if text.endswith("s") else time_ns

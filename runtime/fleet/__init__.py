@@ -10,7 +10,6 @@
 | `order.py`      | the order of the cycles of all runs                           |
 | `lane.py`       | one run again, after what its cycles received                 |
 | `found.py`      | what that finds                                               |
-| `replay.py`     | all runs again, each compared with its log and the others   |
-| `simulation.py` | all processes in one, on a network that fails by a seed       |
-| `invariants.py` | what must hold afterwards                                     |
+| `replay.py`     | all runs again, each compared with its log and the others     |
+| `simulation/`   | all processes in one, on a network that fails by a seed       |
 """

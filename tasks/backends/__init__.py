@@ -5,6 +5,8 @@
 | `backend.py`  | the protocol: load, answer a question about a picture, close              |
 | `settings.py` | what a graph file may say of each kind                                    |
 | `local.py`    | `embedded` and `transformers`: a checkpoint in this process               |
+| `stub.py`     | answers without a model, for a simulation                                 |
+| `remembered.py` | a model that a simulation asks the same thing once                      |
 | `openai.py`   | `openai`: llama-server, vLLM, Ollama, ... over HTTP; one, or a farm       |
 | `client.py`   | one such server: a request, its answer, why there is none                 |
 | `farm.py`     | which of several servers is asked                                         |

@@ -3,13 +3,13 @@
 Nothing waits and nothing happens by itself: the same seed gives the same cycles, the same messages and
 the same bytes of the logs.
 
-| module         |                                                                                  |
-|----------------|----------------------------------------------------------------------------------|
-| `graphs`       | what of a graph is simulated, and what cannot be                                  |
-| `mischief`     | what goes wrong, and when                                                         |
-| `process`      | one process of a partition: its runs, its background tasks, its end               |
-| `fleet`        | all of them on one network                                                        |
-| `sequences`    | what was sent and what came, over all runs of sender and receiver                 |
-| `invariants`   | what holds whatever happened                                                      |
-| `shrinking`    | the fewest mishaps with which a seed still fails                                  |
+| module          | what it gives                                                           |
+|-----------------|-------------------------------------------------------------------------|
+| `graphs.py`     | what of a graph is simulated, and what cannot be                        |
+| `mischief.py`   | what goes wrong, and when                                               |
+| `process.py`    | one process of a partition: its runs, its background tasks, its end     |
+| `fleet.py`      | all of them on one network                                              |
+| `sequences.py`  | what was sent and what came, over all runs of sender and receiver       |
+| `invariants.py` | what holds whatever happened                                            |
+| `shrinking.py`  | the fewest mishaps with which a seed still fails                        |
 """

@@ -23,7 +23,7 @@ from flowrun.runtime.links.receiver import Receiver
 from flowrun.runtime.links.runs import Cursor, last_cursor
 from flowrun.runtime.links.spread import Spread
 from flowrun.runtime.replay.recorded import RecordedOutside
-from tests.support.paths import GRAPHS, MEDIA
+from support.paths import GRAPHS, MEDIA
 
 GRAPH = """\
 partitions:

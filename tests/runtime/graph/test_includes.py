@@ -174,7 +174,7 @@ TWICE = f"includes: [{ONCE}, {ONCE}]"
         ),
         (
             "includes: [{path: folder}]",
-            ["g.yaml:1:19: folder is a folder; name one of its graph files: none"],
+            ["g.yaml:1:19: folder is a folder; it has no .yaml file"],
         ),
         (
             "includes: [{path: 'https://example.org/chain.yaml'}]",

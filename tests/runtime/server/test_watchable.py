@@ -107,5 +107,5 @@ def test_a_prompt_that_is_too_long_is_refused_with_the_limit(tmp_path, new_serve
         reply = http.post(address, json={"prompt": "x" * 16_385})
     assert (reply.status_code, reply.json()) == (
         422,
-        {"error": f"vlm.prompt: must be a text of at most 16384 characters; got '{'x' * 56}..."},
+        {"error": f"vlm.prompt: must be a text of at most 16,384 characters; got '{'x' * 56}..."},
     )

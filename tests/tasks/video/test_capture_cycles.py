@@ -71,7 +71,8 @@ class Script:
     def frame_at(self, time_ns: int) -> Frame:
         return Frame(np.full((2, 4, 3), self.number, np.uint8), self.number, None, time_ns)
 
-    def skip_to(self, played_ns: int, frame: Frame) -> Frame:
+    def skip_to(self, played_ns: int, frame: Frame, wait_s: float = 0.0) -> Frame:
+        assert wait_s == 0
         self.skipped.append((played_ns, frame.frame_id))
         return frame
 
