@@ -278,11 +278,13 @@ def gap(folder: Path) -> tuple[Row, str]:
     with row.watched():
         _outlast(row)
         row.start("gpu")
+        # Its own log is a ring too, which may no longer have what it said.
+        row.wait_said("gpu", "never come: the sender's log no longer has them")
         row.settle()
         found = _gap(row)
-        if found != ["the sender's log no longer has them"]:
+        if found not in ([], ["the sender's log no longer has them"]):
             row.tally.faults.append(f"gaps: {found}")
-        return row, "a gap is in the log, and what follows comes"
+        return row, "the gap is told, and what follows comes"
     return row, ""
 
 
