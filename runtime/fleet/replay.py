@@ -19,8 +19,9 @@ from flowrun.runtime.fleet.lane import Changed, RunLane
 from flowrun.runtime.fleet.order import Cut, in_causal_order
 from flowrun.runtime.fleet.record import FleetRun
 from flowrun.runtime.graph.spec import GraphSpec, PartId
-from flowrun.runtime.links.check import received
+from flowrun.runtime.links.check import received, recorded_spread
 from flowrun.runtime.links.links import streams_of
+from flowrun.runtime.links.spread import Spread
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.compare import Tolerance
 from flowrun.runtime.replay.cycles import ReplayReport
@@ -69,6 +70,8 @@ class FleetReplay:
         self._senders: dict[tuple[PartId, int], int] = {}
         """The lane of each run, as the messages that it sent name it."""
         self.lanes: list[RunLane] = []
+        self._spreads: dict[tuple[int, str], Spread | None] = {}
+        """To which replicas of a partition the cycles of a lane went; None where all got all."""
         self.report = FleetReport([])
         config = dict(config or {})
         try:
@@ -158,6 +161,19 @@ class FleetReplay:
             )
         return found
 
+    def _shares(self, sender: int, delivery: Delivery, receiver: RunLane) -> Callable[[int], bool]:
+        """Whether a cycle of the run `sender` went to the receiver, which may be a replica."""
+        part, spec = receiver.run_of.part, receiver.replay.plan.graph.spec
+        key = sender, part.partition
+        if key not in self._spreads:
+            partition = next(it for it in spec.partitions if it.id == part.partition)
+            log = self.lanes[sender].log
+            self._spreads[key] = recorded_spread(
+                log, delivery.boundary, streams_of(delivery.boundary), partition
+            )
+        spread = self._spreads[key]
+        return lambda cycle: spread is None or spread.at(cycle) == part.instance
+
     def verify(self, delivery: Delivery, receiver: RunLane) -> None:
         """Compare what came with what the sender's log has."""
         at = self.lane_of(delivery, receiver.run_of)
@@ -169,7 +185,11 @@ class FleetReplay:
         sender = self.lanes[at]
         try:
             found = received(
-                sender.log, receiver.log, delivery.origin, streams_of(delivery.boundary)
+                sender.log,
+                receiver.log,
+                delivery.origin,
+                streams_of(delivery.boundary),
+                is_for=self._shares(at, delivery, receiver),
             )
         except LogError:  # what retention has removed
             self.report.unverified += 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from flowrun.runtime.links.sent import sent_crc
+from flowrun.runtime.graph.boundary import Boundary
+from flowrun.runtime.graph.spec import PartitionSpec
+from flowrun.runtime.links.sent import picker_of, sent_crc
+from flowrun.runtime.links.spread import Spread, chosen, spread_key
 from flowrun.runtime.links.wire import Stream
 from flowrun.runtime.log.message import LoggedCycle, LogMessage
 from flowrun.runtime.log.reader import Log
@@ -13,14 +16,37 @@ from flowrun.runtime.log.slab.cycles import Entry
 from flowrun.runtime.log.slab.format import CODEC
 from flowrun.runtime.pictures.stored import StoredPicture
 
-__all__ = ["received"]
+__all__ = ["received", "recorded_spread"]
 
 _OF_PICTURE = ("frame_id", "pts", "fps", "pixel_aspect", "size", "planes", "number", "crc")
 """Keys of a stored picture that both sides have alike, where both have them."""
 
 
+def recorded_spread(
+    sender: Log, boundary: Boundary, streams: Sequence[Stream], receiver: PartitionSpec
+) -> Spread | None:
+    """To which replicas of `receiver` the cycles of the log `sender` went; None where each process got
+    all.
+
+    boundary, streams: of one of the replicas.
+    """
+    if receiver.instances or receiver.replicas == 1:
+        return None
+    key = spread_key(boundary.peer, receiver.id, boundary.streams[0].link.spread)
+    coded = picker_of(sender, streams).coded
+    spread = Spread(receiver.id, chosen(key, receiver.processes), streams, coded)
+    for cycle in sender.cycles():
+        spread.look(cycle)
+    return spread
+
+
 def received(
-    sender: Log, receiver: Log, origin: LogMessage, streams: Sequence[Stream]
+    sender: Log,
+    receiver: Log,
+    origin: LogMessage,
+    streams: Sequence[Stream],
+    *,
+    is_for: Callable[[int], bool] = lambda _cycle: True,
 ) -> str | None:
     """The first difference between what the sender's log has and what the receiver's log has of the
     sender's cycles that came in one cycle; None where there is none. Pictures are compared by what
@@ -28,11 +54,12 @@ def received(
 
     origin: the receiver's `OriginMsg` of that cycle; the run that it names is `sender`'s.
     streams: in the order of both sides.
+    is_for: see `sent_crc`.
 
     `LogError` where one of the logs lacks the cycles.
     """
     fields = origin.fields
-    crc = sent_crc(sender, fields["first"], fields["cycle"], streams)
+    crc = sent_crc(sender, fields["first"], fields["cycle"], streams, is_for=is_for)
     where = f"cycle {origin.cycle}: "
     if fields["first"] <= fields["cycle"] and crc != fields["crc"]:
         return (

@@ -34,7 +34,7 @@ from flowrun.runtime.links.security import certificates_of, security_of
 from flowrun.runtime.links.sent import LogTail, SentLogs
 from flowrun.runtime.links.shipper import Shipper
 from flowrun.runtime.links.source import Incoming, LinkSource
-from flowrun.runtime.links.spread import Spread, chosen
+from flowrun.runtime.links.spread import Spread, chosen, spread_key
 from flowrun.runtime.links.status import LinkStatus, PartStatus
 from flowrun.runtime.links.transport import Query, Sample, Transport
 from flowrun.runtime.links.wire import Keys, Peer, Stream, graph_key
@@ -389,9 +389,9 @@ class Links:
         for peer, boundary in sends.items():
             partition = next(it for it in self._spec.partitions if it.id == peer.partition)
             if not partition.instances and partition.replicas > 1:
-                is_one = boundary.streams[0].link.spread == "one"
+                spread = boundary.streams[0].link.spread
                 self._replicas[partition.id] = partition.processes
-                self._spread_keys[partition.id] = partition.id if is_one else str(self._own)
+                self._spread_keys[partition.id] = spread_key(self._own, partition.id, spread)
                 self._sending_tasks[partition.id] = boundary.streams[0].task
         if sends:
             self._shipper = Shipper(

@@ -92,12 +92,22 @@ def picker_of(log: Log, streams: Sequence[Stream]) -> Picker:
     return Picker(streams, frozenset(n for n, t in log.topics.items() if CODEC in t.metadata))
 
 
-def sent_crc(log: Log, first: int, last: int, streams: Sequence[Stream]) -> int:
-    """The CRC-32 of what the wire has of the cycles from `first` to `last`, as `OriginMsg.crc`."""
+def sent_crc(
+    log: Log,
+    first: int,
+    last: int,
+    streams: Sequence[Stream],
+    *,
+    is_for: Callable[[int], bool] = lambda _cycle: True,
+) -> int:
+    """The CRC-32 of what the wire has of the cycles from `first` to `last`, as `OriginMsg.crc`.
+
+    is_for: whether a cycle went to the receiver, of several that share what is sent.
+    """
     picker, crc = picker_of(log, streams), 0
     for cycle in log.cycles(first, last + 1):
         messages = picker.messages(cycle)
-        if messages:
+        if messages and is_for(cycle.cycle):
             crc = crc32(packed(messages), crc)
     return crc
 

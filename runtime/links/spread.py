@@ -20,7 +20,7 @@ from flowrun.runtime.log.message import LoggedCycle
 from flowrun.runtime.log.slab.format import CONTROL_TOPIC
 from flowrun.runtime.pictures.stored import StoredPicture
 
-__all__ = ["Spread", "chosen"]
+__all__ = ["Spread", "chosen", "spread_key"]
 
 
 def chosen(key: str, replicas: Collection[str]) -> str:
@@ -30,6 +30,14 @@ def chosen(key: str, replicas: Collection[str]) -> str:
         return hashlib.blake2b(f"{key}\0{replica}".encode(), digest_size=8).digest(), replica
 
     return max(replicas, key=weight)
+
+
+def spread_key(sender: object, partition: str, spread: str) -> str:
+    """By what a replica of `partition` is chosen for what `sender` ("dock/0") sends.
+
+    spread: "one": all senders have the same one; "instance": each has its own.
+    """
+    return partition if spread == "one" else str(sender)
 
 
 class Spread:

@@ -76,5 +76,5 @@ def links_of(plans: Mapping[PartId, Plan], failed: Collection[PartId] = ()) -> l
             before = found.get(key)
             receivers = [*(before.receivers if before else ()), part]
             is_whole = not {boundary.peer, *receivers} & set(failed)
-            found[key] = Link(boundary, receivers, is_whole)
+            found[key] = Link(boundary, partition, receivers, is_whole)
     return list(found.values())

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from flowrun.runtime.fleet.deliveries import Arrivals, Delivery
 from flowrun.runtime.fleet.record import FleetRun
 from flowrun.runtime.graph.boundary import Boundary
-from flowrun.runtime.graph.spec import PartId
+from flowrun.runtime.graph.spec import PartId, PartitionSpec
+from flowrun.runtime.links.check import recorded_spread
 from flowrun.runtime.links.links import streams_of
 from flowrun.runtime.links.sent import picker_of
 from flowrun.runtime.log.reader import Log
@@ -22,11 +23,15 @@ Logs = Mapping[FleetRun, Log]
 
 
 class Sent(NamedTuple):
-    """A cycle of the sender that has something for the receiver. streams: of which it has a message."""
+    """A cycle of the sender that has something for the receiver.
+
+    streams: of which it has a message. to: the replica to which it belongs, of several.
+    """
 
     run: int
     cycle: int
     streams: frozenset[int]
+    to: str | None = None
 
     def __str__(self) -> str:
         return f"cycle {self.cycle} of run {self.run}"
@@ -37,11 +42,13 @@ class Link:
     """What one process sends to one other, or to the replicas that share it.
 
     boundary: of one of the receivers; they differ in nothing else than who receives.
+    partition: theirs.
     receivers: one, or the replicas.
     is_whole: whether all that was sent must have come.
     """
 
     boundary: Boundary
+    partition: PartitionSpec
     receivers: Sequence[PartId]
     is_whole: bool = True
 
@@ -55,11 +62,13 @@ class Link:
         for run, log in logs.items():
             if run.part == self.boundary.peer:
                 picker = picker_of(log, streams)
+                spread = recorded_spread(log, self.boundary, streams, self.partition)
                 for cycle in log.cycles():
                     messages = picker.messages(cycle)
                     if messages:
                         numbers = frozenset(it.stream for it in messages)
-                        found.append(Sent(run.number, cycle.cycle, numbers))
+                        to = None if spread is None else spread.at(cycle.cycle)
+                        found.append(Sent(run.number, cycle.cycle, numbers, to))
         return found
 
     def deliveries(self, receiver: PartId, logs: Logs) -> list[tuple[FleetRun, Delivery]]:
@@ -86,6 +95,8 @@ def first_wrong(link: Link, logs: Logs) -> str | None:
             if gap:
                 return f"a gap {where}: {gap}"
             cycles = _within(delivery, sent, order)
+            if len(cycles) > 1:  # those of another replica may lie between
+                cycles = [at for at in cycles if sent[at].to in (None, receiver.instance)]
             for at in cycles:
                 if at in took:
                     return f"{sent[at]} came twice, the second time {where}"
