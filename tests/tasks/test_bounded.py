@@ -172,5 +172,5 @@ def test_what_a_task_remembers_does_not_grow(
     task_class: type[Task], config: dict[str, Any], make: Make, many: int
 ) -> None:
     few, *others = sizes(task_class, config, make, [300, many - 7, many])
-    # Numbers and texts of the last frame may have some digits more.
-    assert max(others) <= few + 200
+    # Numbers and texts of the last frame may have some digits more, and other tracks are in view.
+    assert max(others) <= few + 500

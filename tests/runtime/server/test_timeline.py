@@ -120,14 +120,16 @@ def test_everything_on_the_page_is_of_the_moment_that_is_dragged_to(page, run):
 def test_until_a_moment_has_come_the_page_says_so(page):
     press(page, "Home")
     at(page, 0)
-    page.evaluate("""(() => { const real = fetch; window.fetch = async (url, options) => {
-      if (String(url).includes('/moment?')) await new Promise(go => { window.go = go; });
-      return real(url, options); }; })()""")
+    page.evaluate("""(() => { const real = fetch; window.held = [];
+      window.fetch = async (url, options) => {
+        if (window.held && String(url).includes('/moment?'))
+          await new Promise(go => window.held.push(go));
+        return real(url, options); }; })()""")
     press(page, "End")
     state = "document.querySelector('.top .state.paused').textContent"
     heading = "document.querySelector('.answers h2').textContent"
     page.wait_for(f"{state} == 'cycle 24 …' && {heading} == 'Answers coming …'")
-    page.wait_for("window.go?.(), !!window.go")
+    page.evaluate("(() => { const { held } = window; window.held = null; held.map(go => go()) })()")
     at(page, 24)
     page.wait_for(rf"/^cycle 24, \d/.test({state}) && {heading} == 'Answers of this moment'")
 
