@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +69,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="N",
         help="serve the page of the first partition that shows something there; its tab Fleet has all "
         "of them, and leads to the pages of others, which are at free ports; 0 picks one, -1 serves "
-        f"nothing ({DEFAULT_PORT})",
+        f"nothing ({DEFAULT_PORT} where a task shows pictures or answers, else a free one)",
     )
     parser.add_argument(
         "--socket",
@@ -114,12 +114,15 @@ def run(args: argparse.Namespace) -> int:
             "RAY_USAGE_STATS_ENABLED", "0"
         )  # Ray reports its use over the internet
         placement = RayPlacement(args.ray)
+    showing = _showing(plan)
+    port = args.port if args.port is not None else DEFAULT_PORT if showing else 0
+    is_elsewhere = args.socket is not None or (args.ray is not None and port > 0)
+    if port >= 0 and not is_elsewhere:
+        port = _usable(args.host, port)
+    ports = _ports(plan, showing, port)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     folder = new_run_directory(args.log_dir, f"{graph.name}-{stamp}")
     write_fleet(folder, graph)
-    port = DEFAULT_PORT if args.port is None else args.port
-    port = _free_port() if port == 0 else port
-    ports = _ports(plan, port)
     first = next((part for part, it in ports.items() if it == port), None)
     token = token_for(
         os.environ.get("FLOWRUN_TOKEN") if args.token is None else args.token, args.host
@@ -159,13 +162,13 @@ def run(args: argparse.Namespace) -> int:
     return _summary(fleet, folder)
 
 
-def _free_port() -> int:
-    import socket
+def _usable(host: str, port: int) -> int:
+    """`port`, or a free one for 0. `UsageError` where another program has it."""
+    from flowrun.runtime.server.listening import listen
 
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    with listen(host, port) as listener:
+        found: int = listener.getsockname()[1]
+        return found
 
 
 def _answers(host: str, port: int) -> bool:
@@ -189,14 +192,18 @@ def _url(host: str, port: int, token: str | None) -> str:
     return f"http://{shown}:{port}/{asked}#fleet"
 
 
-def _ports(plan: Plan, port: int) -> dict[PartId, int]:
-    """Where each process serves its page; -1 for none. The first one that shows something has `port`,
-    the first one of all where none does."""
-    showing = {
+def _showing(plan: Plan) -> set[str | None]:
+    """The partitions with tasks that show pictures or answers."""
+    return {
         task.spec.partition
         for task in plan.graph.tasks
         if task.task_class.shows in ("picture", "answer")
     }
+
+
+def _ports(plan: Plan, showing: Collection[str | None], port: int) -> dict[PartId, int]:
+    """Where each process serves its page; -1 for none. The first one of the partitions `showing` has
+    `port`, the first one of all where there is none."""
     parts = [part for it in plan.graph.spec.partitions for part in it.parts]
     if port < 0:
         return dict.fromkeys(parts, -1)

@@ -14,6 +14,7 @@ import pytest
 from flowrun.runtime.cli import main
 from flowrun.runtime.fleet.record import fleet_runs, is_fleet
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.server.listening import listen
 
 TWO = """\
 partitions:
@@ -55,6 +56,18 @@ def test_what_cannot_be_is_said_before_anything_starts(
     Path("two.yaml").write_text(TWO.replace("LIMIT", "5"))
     assert main(["up", "two.yaml", *words]) == status
     assert capsys.readouterr().err == f"{text}\n"
+
+
+def test_a_port_that_is_taken_is_said_before_anything_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("two.yaml").write_text(TWO.replace("LIMIT", "5"))
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        assert main(["up", "two.yaml", "--port", str(port)]) == 2
+    assert capsys.readouterr().err == (
+        f"port {port} of '127.0.0.1' is taken; port 0 picks a free one\n"
+    )
+    assert [it.name for it in tmp_path.iterdir()] == ["two.yaml"]
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "g.yaml").write_text(GRAPH)
     (folder / "fleet_tasks.py").write_text(TASKS)
     done = subprocess.run(
-        [sys.executable, "-m", "flowrun.runtime.cli", "up", "g.yaml"],
+        [sys.executable, "-m", "flowrun.runtime.cli", "up", "g.yaml", "--port", "-1"],
         cwd=folder,
         capture_output=True,
         text=True,
