@@ -58,7 +58,6 @@ class _Out:
     picker: Picker
     first: int | None = None
     spread: Spread | None = None
-    is_on: bool = True
     sent: int = 0
 
 
@@ -154,10 +153,6 @@ class Shipper:
         spread = self._spreads.get(partition)
         return None if spread is None else spread.current
 
-    def switch(self, peer: Peer, *, is_on: bool) -> None:
-        """Whether to put for a receiver what comes from now on; it may ask for it in any case."""
-        self._outs[peer].is_on = is_on
-
     def close(self) -> None:
         """Let go of the logs."""
         self._tail.close()
@@ -182,18 +177,17 @@ class Shipper:
                         continue
                     out.sent = cycle.cycle + 1
                     payload = packed(messages)
-                    if out.is_on:
-                        own = self._own
-                        head = Head(
-                            self._run,
-                            own.part,
-                            own.inst,
-                            CYCLE,
-                            out.first,
-                            cycle.cycle,
-                            cycle.time_ns,
-                        )
-                        self._transport.put(out.key, payload, sealed(head, payload))
+                    own = self._own
+                    head = Head(
+                        self._run,
+                        own.part,
+                        own.inst,
+                        CYCLE,
+                        out.first,
+                        cycle.cycle,
+                        cycle.time_ns,
+                    )
+                    self._transport.put(out.key, payload, sealed(head, payload))
                     out.first = cycle.cycle + 1
         except LogError as error:
             self.error = error
@@ -219,10 +213,9 @@ class Shipper:
 
     def _take_ack(self, peer: Peer, sample: Sample) -> None:
         try:
-            asked = Question.unpack(sample.payload)
-        except WireError:
+            asked, by = Question.unpack(sample.payload), unpack_run(sample.attachment)
+        except WireError:  # it is said again
             return
-        by = unpack_run(sample.attachment) or 0
         rival = self._heard[peer].hear(by, self._now_ns)
         if rival is not None and self._rivals.get(peer) != rival:
             self._rivals[peer] = rival

@@ -242,12 +242,17 @@ class Keys(NamedTuple):
 
 def pack_run(run: int) -> bytes:
     """The attachment of what a receiver says it has."""
-    return _RUN.pack(run)
+    packed = _RUN.pack(run)
+    return packed + _CRC.pack(crc32(packed))
 
 
-def unpack_run(attachment: bytes) -> int | None:
-    """The receiver's run; None for other bytes."""
-    return _RUN.unpack(attachment)[0] if len(attachment) == _RUN.size else None
+def unpack_run(attachment: bytes) -> int:
+    """The receiver's run. `WireError` for other bytes."""
+    front = attachment[: _RUN.size]
+    if len(front) != _RUN.size or attachment[_RUN.size :] != _CRC.pack(crc32(front)):
+        raise WireError("a receiver's run that was changed on the way")
+    run: int = _RUN.unpack(front)[0]
+    return run
 
 
 def packed(messages: Iterable[Carried]) -> bytes:

@@ -13,8 +13,10 @@ from flowrun.runtime.links.wire import (
     Stream,
     WireError,
     opened,
+    pack_run,
     packed,
     sealed,
+    unpack_run,
     unpacked,
 )
 
@@ -69,6 +71,7 @@ def test_other_bytes_are_no_head_question_or_status(data):
 @given(st.builds(Question, u64, u64, st.integers(0, 2**32 - 1), st.booleans()), statuses)
 def test_questions_and_statuses_come_back(question, status):
     assert Question.unpack(question.pack()) == question
+    assert unpack_run(pack_run(question.run)) == question.run
     assert Status.unpack(status.pack()) == status
 
 
@@ -87,10 +90,11 @@ def test_a_message_that_is_cut_off_says_where():
 
 
 @given(st.data())
-def test_a_question_and_a_hello_with_a_changed_bit_are_refused(data):
+def test_a_question_a_hello_and_a_run_with_a_changed_bit_are_refused(data):
     asked = Question(1, 2, 3, context=True).pack()
     said = Hello(WIRE, [["/n/out", "IntMsg", 7]], 5).pack()
-    for sent in (asked, said):
+    run = pack_run(1_767_225_600_000_000_000)
+    for sent in (asked, said, run):
         bit = data.draw(st.integers(0, 8 * len(sent) - 1))
         changed = bytearray(sent)
         changed[bit // 8] ^= 1 << (bit % 8)
@@ -98,4 +102,4 @@ def test_a_question_and_a_hello_with_a_changed_bit_are_refused(data):
             assert Hello.unpack(bytes(changed)) is None
         else:
             with pytest.raises(WireError):
-                Question.unpack(bytes(changed))
+                (Question.unpack if sent is asked else unpack_run)(bytes(changed))
