@@ -271,8 +271,8 @@ class Context:
 
     @property
     def follows_live(self) -> bool:
-        """Only for tasks that `acts_outside`: whether a source of the run is live, such as a camera, so
-        that whoever makes a cycle wait makes others miss something."""
+        """Only for tasks that `acts_outside`: whether a source of the run is live, such as a camera: a
+        task that delays a cycle then costs it frames."""
         return self._of_actor.follows_live()
 
     def end_run(self, reason: str) -> None:

@@ -14,9 +14,9 @@ from flowrun.runtime.log.slab.bytes import Damage
 from flowrun.runtime.log.slab.cycles import CycleReader, Entry
 from flowrun.runtime.log.slab.writer import Slab
 
-__all__ = ["CommittedCycles", "FellBehind"]
+__all__ = ["MOST_WAITING", "CommittedCycles", "FellBehind"]
 
-_MOST_WAITING = 1024
+MOST_WAITING = 1024
 
 
 class FellBehind(Exception):  # noqa: N818 - not an error: the log has what is not here
@@ -38,7 +38,7 @@ class CommittedCycles:
     topics: by channel id. most: number of cycles; older ones are left to the log.
     """
 
-    def __init__(self, topics: Mapping[int, str], *, most: int = _MOST_WAITING) -> None:
+    def __init__(self, topics: Mapping[int, str], *, most: int = MOST_WAITING) -> None:
         self._topics = topics
         self._places: deque[_Place] = deque(maxlen=most)
         self._added = self._taken = 0

@@ -34,7 +34,7 @@ from flowrun.runtime.errors import LogError, LogInUse, unwritable
 from flowrun.runtime.events import Event
 from flowrun.runtime.log.bound import BoundMessages, BoundOutput, Remembered, message_fronts
 from flowrun.runtime.log.channels import Loggable, channels_of
-from flowrun.runtime.log.committed import CommittedCycles
+from flowrun.runtime.log.committed import MOST_WAITING, CommittedCycles
 from flowrun.runtime.log.directory import make_directory
 from flowrun.runtime.log.lines import pack_log
 from flowrun.runtime.log.lock import remove_lock, slab_files, take_lock
@@ -275,12 +275,12 @@ class LogWriter:
             for encoder in self._pictures.values():
                 encoder.first_kept = self._first_cycles[0]
 
-    def follow(self, **options: int) -> CommittedCycles:
+    def follow(self, *, most: int = MOST_WAITING) -> CommittedCycles:
         """The cycles that are committed from now on, for one who takes them on another thread.
 
-        options: of `CommittedCycles`.
+        most: how many wait for it; older ones are left to the log.
         """
-        followed = self._followed = CommittedCycles(self._topics, **options)
+        followed = self._followed = CommittedCycles(self._topics, most=most)
         return followed
 
     def check(self) -> None:
