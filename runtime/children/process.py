@@ -4,8 +4,10 @@ where we are killed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -147,7 +149,7 @@ class ChildProcess:
         if process is None or reader is None:
             return None
         try:
-            status = process.wait(seconds)
+            status = _wait(process, seconds)
         except subprocess.TimeoutExpired:
             return None
         reader.join(_READ_S)
@@ -161,10 +163,10 @@ class ChildProcess:
             process = self._process
         if process is not None:
             try:
-                process.wait(self._patience_s + _MORE_S)
+                _wait(process, self._patience_s + _MORE_S)
             except subprocess.TimeoutExpired:
-                process.kill()  # its child dies with it, by PR_SET_PDEATHSIG
-                process.wait()
+                process.kill()
+                _wait(process)
         if self._watcher is not None:
             self._watcher.join()
 
@@ -226,7 +228,7 @@ class ChildProcess:
             assert self._process is not None
             assert self._reader is not None
             started = monotonic_s()
-            status = self._process.wait()
+            status = _wait(self._process)
             self._reader.join(_READ_S)
             with self._lock:
                 self._cut_life_line()
@@ -241,3 +243,32 @@ class ChildProcess:
                 self.start()
             except OSError as error:
                 on_failure(error)
+
+
+def _wait(warden: subprocess.Popen[str], seconds: float | None = None) -> int:
+    """The exit status of a warden, once it has ended; if it was killed, what it has left is killed too.
+    `TimeoutExpired` after `seconds`."""
+    status = warden.wait(seconds)
+    if status < 0:
+        _kill_session(warden.pid)
+    return status
+
+
+def _kill_session(session: int) -> None:
+    """SIGKILL to all processes of a session, also to those that they start meanwhile."""
+    killed: set[int] = set()
+    while found := {pid for pid in _pids() if _session_of(pid) == session} - killed:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        killed |= found
+
+
+def _pids() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+
+
+def _session_of(pid: int) -> int | None:
+    with contextlib.suppress(ProcessLookupError):
+        return os.getsid(pid)
+    return None

@@ -36,7 +36,7 @@ def main() -> int:
     try:
         child = subprocess.Popen(  # noqa: S603  # the user's own command
             command,
-            start_new_session=True,
+            process_group=0,  # in our session, where our parent finds what is left if we are killed
             preexec_fn=lambda: prepare_child(libc),  # noqa: PLW1509  # there is one thread
         )
     except OSError as error:

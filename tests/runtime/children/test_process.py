@@ -164,6 +164,23 @@ def test_a_child_does_not_outlive_its_warden(tmp_path, make):
     wait_for(lambda: not is_alive(*pids(tmp_path)))
 
 
+@pytest.mark.parametrize("is_watched", [True, False], ids=["watched", "stopped later"])
+def test_what_a_child_has_started_does_not_outlive_the_warden(tmp_path, make, is_watched):
+    # One in the child's own process group, one in a group of its own.
+    child = make(
+        "sleep 1000 & echo $! >> pids; timeout 1000 sleep 1000 & echo $! >> pids; echo started; wait"
+    )
+    child.start()
+    if is_watched:
+        child.keep_running(on_end=lambda *_: False, on_failure=pytest.fail)
+    wait_for(lambda: child.last_lines == ["started"])
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    if not is_watched:
+        child.stop()
+    wait_for(lambda: not any(map(is_alive, pids(tmp_path))))
+
+
 def test_a_program_is_found_from_the_folder_or_on_the_path(tmp_path):
     (tmp_path / "run").touch(mode=0o755)
     assert find_program("./run", tmp_path) == str(tmp_path / "run")
