@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.testbench import store as module
 from flowrun.runtime.testbench.store import Store, key_of, store_path
 
 
@@ -38,6 +40,52 @@ def test_a_damaged_store_is_moved_aside(tmp_path):
         store.put([(key_of(1), 2)])
         assert store.get([key_of(1)]) == {key_of(1): 2}
     assert (tmp_path / "results.damaged").read_bytes().startswith(b"no database")
+
+
+def test_a_store_that_is_in_use_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_WAIT_S", 0.01)
+    path = tmp_path / "results.sqlite"
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("CREATE TABLE mine (value)")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UsageError) as caught:
+            Store(path)
+    assert str(caught.value) == (
+        f"{path}: no results can be kept there: database is locked; choose another folder"
+    )
+    assert [it.name for it in tmp_path.iterdir()] == ["results.sqlite"]
+
+
+def test_on_a_full_disk_what_is_known_is_given_and_nothing_more_is_kept(tmp_path):
+    with Store(tmp_path / "results.sqlite") as store:
+        store.put([(key_of(1), "known")])
+        [(pages,)] = store._file.execute("PRAGMA page_count")
+        store._file.execute(f"PRAGMA max_page_count = {pages}")
+        store.put([(key_of(2), "x" * 100_000)])
+        assert store.problem == f"{store.path}: results are not kept: database or disk is full"
+        store.put([(key_of(3), "small")])
+        assert store.get([key_of(1), key_of(2), key_of(3)]) == {key_of(1): "known"}
+
+
+def test_damage_that_shows_late_costs_the_results_and_no_work(tmp_path):
+    with Store(tmp_path / "results.sqlite") as store:
+        store.put((key_of(number), "x" * 500) for number in range(2000))
+    data = bytearray(store.path.read_bytes())
+    for at in range(2 * 4096, len(data), 4096):
+        data[at : at + 4096] = bytes(4096)
+    store.path.write_bytes(data)
+    with Store(store.path) as again:
+        assert len(again.get([key_of(number) for number in range(2000)])) < 2000
+        again.put([(key_of(1), 2)])
+        assert again.get([key_of(1)]) == {key_of(1): 2}
+        assert again.problem is None
+    assert (tmp_path / "results.damaged").exists()
+
+
+def test_a_value_that_is_none_is_not_known(tmp_path):
+    with Store(tmp_path / "results.sqlite") as store:
+        store._file.execute("INSERT INTO results VALUES (?, ?)", (key_of(1), b"\xc1"))
+        assert store.get([key_of(1)]) == {}
 
 
 def test_a_place_where_nothing_can_be_kept_is_named(tmp_path):
