@@ -28,6 +28,7 @@ _FOLDER = ".search"
 _PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _SMALL, _SHOWN = 160, 360
 """Widths of the pictures of `--json` and of the page."""
+_MOST_NOTES = 3
 
 
 def add_parser(verbs: Any) -> None:
@@ -186,7 +187,8 @@ def _fill(
     with index.writing() as is_ours:
         if not is_ours:
             print_text(
-                f"note: another search fills the index of {folder}; what it has until now is searched"
+                f"note: another search fills the index of {folder}; what it has until now is searched",
+                file=sys.stderr,
             )
             return
         with shown_progress("cycles") as progress:
@@ -199,10 +201,11 @@ def _fill(
                 processes=args.processes,
                 progress=progress,
             )
-    for note in filled.notes[:3]:
-        print_text(one_line(f"note: {note}"))
-    if len(filled.notes) > 3:
-        print_text(f"note: {len(filled.notes) - 3:,} more pictures are left out")
+    for note in filled.notes[:_MOST_NOTES]:
+        print_text(one_line(f"note: {note}"), file=sys.stderr)
+    if len(filled.notes) > _MOST_NOTES:
+        more = len(filled.notes) - _MOST_NOTES
+        print_text(f"note: {more:,} more pictures or runs are left out", file=sys.stderr)
 
 
 def _vector(model: Model, pixels: Any, query: str) -> Any:

@@ -115,8 +115,9 @@ def fill(
         forgotten.
     progress: called with the number of cycles that are done, and that of all.
 
-    Raises `ModelError` where the model cannot be loaded, and `LogError` for a run that cannot be read.
-    What was done until then, or until Ctrl-C, is in the index.
+    A run that cannot be read is left out, and named in the notes. Raises `LogError` where that is each
+    of them, and `FlowrunError` where the model cannot be loaded. What was done until then, or until
+    Ctrl-C, is in the index.
     """
     filled = Filled()
     stamps = index.stamps()
@@ -126,18 +127,25 @@ def fill(
     pieces: list[_Piece] = []
     ends: dict[int, tuple[int, str]] = {}
     at_once = processes or (1 if model.is_large else cores())
+    unreadable: list[LogError] = []
     for name, path in runs.items():
-        stamp = _stamp(path)
-        if stamp and stamps.get(name) == stamp:
+        try:
+            stamp = _stamp(path)
+            if stamp and stamps.get(name) == stamp:
+                continue
+            number = index.begin_run(name)
+            threads = max(1, cores() // at_once)
+            found = list(_pieces(index, number, name, path, model, sampling, threads))
+        except LogError as error:
+            unreadable.append(error)
+            filled.notes.append(f"left out: {error}")
             continue
-        number = index.begin_run(name)
-        found = list(
-            _pieces(index, number, name, path, model, sampling, max(1, cores() // at_once))
-        )
         pieces += found
         ends[number] = len(found), stamp
         if not found:
             index.end_run(number, stamp)
+    if unreadable and len(unreadable) == len(runs):
+        raise unreadable[0]
     total = sum(it.end - it.first for it in pieces)
     done = [0] * len(pieces)
     left = {number: count for number, (count, _) in ends.items()}
@@ -266,21 +274,24 @@ class _Worker:
             for it in (taken, vectors, lost):
                 it.clear()
 
-        with Log(piece.run) as log:
-            for cycle, time_ns, image in _candidates(log, piece):
-                looked_at += 1
-                try:
-                    if similar.skips(image, [], cycle, limit=piece.sampling.differ):
+        try:
+            with Log(piece.run) as log:
+                for cycle, time_ns, image in _candidates(log, piece):
+                    looked_at += 1
+                    try:
+                        if similar.skips(image, [], cycle, limit=piece.sampling.differ):
+                            continue
+                        pixels = image.pixels
+                    except LogError as error:
+                        lost.append(f"left out: {error}")
                         continue
-                    pixels = image.pixels
-                except LogError as error:
-                    lost.append(f"left out: {error}")
-                    continue
-                similar.answered()
-                vectors.append(self._describer.vectors([pixels])[0])
-                taken.append((cycle, time_ns, self._describer.words(pixels)))
-                if len(taken) >= _AT_ONCE:
-                    give(cycle + 1)
+                    similar.answered()
+                    vectors.append(self._describer.vectors([pixels])[0])
+                    taken.append((cycle, time_ns, self._describer.words(pixels)))
+                    if len(taken) >= _AT_ONCE:
+                        give(cycle + 1)
+        except LogError as error:  # a damaged cycle, after which nothing is read
+            lost.append(f"left out: {error}")
         give(piece.end)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.testbench.store import opened
+from flowrun.runtime.testbench.store import is_damaged, opened
 from flowrun.tasks.search.words import fit, folded
 
 __all__ = ["Index", "Picture", "Said", "Scored"]
@@ -84,7 +84,8 @@ class Scored:
 
 class Index:
     """The index in the files of that `path`, with the suffixes `.sqlite` and `.vectors`; it is made
-    where there is none. `UsageError` where it cannot be."""
+    where there is none. `UsageError` where it cannot be, and at the end of a `with` in which the files
+    could not be read or written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.with_name(f"{path.name}.sqlite")
@@ -94,8 +95,8 @@ class Index:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 self._file = opened(self.path, _TABLES)
-            except sqlite3.DatabaseError:
-                if not self.path.is_file():
+            except sqlite3.DatabaseError as error:
+                if not is_damaged(error):
                     raise
                 self.remove()  # all of it is derived
                 self._file = opened(self.path, _TABLES)
@@ -115,11 +116,25 @@ class Index:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+        if isinstance(error, sqlite3.Error):
+            raise self._unusable(error) from error
 
     def close(self) -> None:
         """Give the files back."""
         with suppress(sqlite3.Error):
             self._file.close()
+
+    def _unusable(self, error: Exception) -> UsageError:
+        """What is wrong with the files, and what to do."""
+        if isinstance(error, sqlite3.Error) and is_damaged(error):
+            return UsageError(
+                f"{self.path}: it is damaged: {error}; --rebuild makes the index again"
+            )
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        return UsageError(
+            f"{self.path.parent}: the index cannot be written: {said}; what is in it stays, and "
+            "--index names another folder"
+        )
 
     def remove(self) -> None:
         """Remove the files. Processes that have them open keep what they hold."""
@@ -247,11 +262,14 @@ class Index:
         if known is None:
             self._file.execute("INSERT INTO facts VALUES ('dimension', ?)", (dimension,))
         assert known in (None, dimension)
-        with self._vectors_path.open("ab") as file:
-            first = file.tell() // (dimension * _FLOAT.itemsize)
-            file.write(np.ascontiguousarray(vectors, _FLOAT).tobytes())
-            file.flush()
-            os.fdatasync(file.fileno())
+        try:
+            with self._vectors_path.open("ab") as file:
+                first = file.tell() // (dimension * _FLOAT.itemsize)
+                file.write(np.ascontiguousarray(vectors, _FLOAT).tobytes())
+                file.flush()
+                os.fdatasync(file.fileno())
+        except OSError as error:
+            raise self._unusable(error) from error
         return range(first, first + len(vectors))
 
     def _drop_torn(self) -> None:

@@ -106,6 +106,31 @@ def test_what_is_indexed_is_not_indexed_again_until_there_is_more(runs, here, ca
     assert len(here) == 2
 
 
+def test_a_run_that_cannot_be_read_is_left_out_of_the_search(runs, here, capsys):
+    shutil.copytree(runs / "drawn", runs / "torn")
+    (runs / "torn" / "log_0000.mcap").write_bytes(b"no log")
+    assert main(["search", str(runs), "circle", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert {Path(it["run"]).name for it in json.loads(printed.out)} == {"drawn"}
+    assert printed.err.startswith(f"note: left out: {runs}/torn/log_0000.mcap: ")
+    assert main(["search", str(runs / "torn"), "circle"]) == 1
+    assert capsys.readouterr().err.startswith(f"{runs}/torn/log_0000.mcap: ")
+
+
+def test_a_damaged_index_says_how_it_is_made_again(runs, here, capsys):
+    [path] = (runs / ".search").glob("*.sqlite")
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA journal_mode = DELETE")
+    data = bytearray(path.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    path.write_bytes(data)
+    assert main(["search", str(runs), "circle"]) == 2
+    assert capsys.readouterr().err == (
+        f"{path}: it is damaged: database disk image is malformed; --rebuild makes the index again\n"
+    )
+    assert main(["search", str(runs), "circle", "--rebuild"]) == 0
+
+
 def test_pictures_like_the_last_are_left_out_but_for_other_sampling(runs, here, capsys):
     database = lambda: max((runs / ".search").glob("*.sqlite"), key=lambda it: it.stat().st_mtime)  # noqa: E731
     for words, count in (((), 8), (("--differ", "255"), 1), (("--every", "100"), 3)):
