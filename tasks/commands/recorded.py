@@ -30,18 +30,24 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
 
 
 def labels_of_runs(runs: Sequence[Path], file: Path | None) -> dict[Path, list[Label]]:
-    """The labels of each run: those in `file`, or if that is None its own. What is wrong with them is
-    printed."""
+    """The labels of each run that can be read: those in `file`, or if that is None its own. What is
+    wrong with them is printed on stderr, once."""
+    from flowrun.runtime.errors import LogError
     from flowrun.runtime.log.reader import Log
     from flowrun.runtime.recorded.labels import labels_of
 
     found = {}
+    told: dict[str, None] = {}
     for path in runs:
-        with Log(path, verify=False) as log:
-            run_id = log.metadata.get("run_id", "")
+        try:
+            with Log(path, verify=False) as log:
+                run_id = log.metadata.get("run_id", "")
+        except LogError:  # whoever reads the run says so
+            continue
         found[path], problems = labels_of(path, run_id, file)
-        for problem in problems:
-            print_text(one_line(f"left out: {problem}"))
+        told.update(dict.fromkeys(problems))
+    for problem in told:
+        print_text(one_line(f"left out: {problem}"), file=sys.stderr)
     return found
 
 

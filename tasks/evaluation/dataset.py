@@ -19,7 +19,7 @@ from flowrun.runtime.log.shadows import compared
 from flowrun.runtime.recorded.labels import Label
 from flowrun.runtime.testbench.pairs import PictureAt
 from flowrun.tasks.evaluation.evaluate import truth_of
-from flowrun.tasks.evaluation.recorded import DETECTIONS, Asked, RecordedRun, read_run
+from flowrun.tasks.evaluation.recorded import DETECTIONS, Asked, RecordedRun, read_runs
 from flowrun.tasks.evaluation.scores import boxes_in
 
 __all__ = ["Written", "write_dataset"]
@@ -95,18 +95,19 @@ def write_dataset(
         disagreements, those to which the task's shadow said something else, which is written, too.
     progress: called with the part of all that is done.
 
-    `UsageError` for a folder that is there, and where there is nothing to write.
+    A run that cannot be read, or has none of `tasks`, is left out, and named in the notes. `UsageError`
+    for a folder that is there, and where there is nothing to write; `LogError` where no run can be read.
     """
     written = Written()
     chosen = []
-    for number, path in enumerate(runs):
-        run = read_run(path, number, tasks=tasks)
+    readable, written.notes = read_runs(runs, tasks=tasks)
+    for run in readable:
         if run.without_picture:
             written.notes.append(
-                f"{path}: {run.without_picture:,} answers are left out: their pictures are not in the "
-                "log"
+                f"{run.path}: {run.without_picture:,} answers are left out: their pictures are not in "
+                "the log"
             )
-        by_picture = _chosen(run, labels.get(path, ()), only)
+        by_picture = _chosen(run, labels.get(run.path, ()), only)
         if by_picture:
             chosen.append((run, by_picture))
     total = sum(len(by_picture) for _, by_picture in chosen)

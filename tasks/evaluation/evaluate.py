@@ -12,7 +12,7 @@ from flowrun.runtime.errors import UsageError
 from flowrun.runtime.recorded.labels import Label
 from flowrun.runtime.testbench.spread import Broken, Part, cores, spread
 from flowrun.runtime.testbench.store import Store
-from flowrun.tasks.evaluation.recorded import ANSWER, DETECTIONS, Asked, RecordedRun, read_run
+from flowrun.tasks.evaluation.recorded import ANSWER, DETECTIONS, Asked, RecordedRun, read_runs
 from flowrun.tasks.evaluation.scores import Score, Truth, score
 from flowrun.tasks.evaluation.standings import (
     Comparison,
@@ -41,7 +41,7 @@ _KEPT_BOXES = ("boxes", "scores", "labels", "width", "height")
 class Evaluation:
     """What came of it.
 
-    runs: what was evaluated. asked: all recorded answers, of all runs.
+    runs: what was evaluated, without runs that could not be read. asked: all their recorded answers.
     answers: by variant's name, the answers in the order of `asked`; fields of the message, plain, with
         "ms" for how long it took, or {"error": text}. `RECORDING` has the recorded ones.
     truths: what the right answers are; None where that is not known.
@@ -91,12 +91,14 @@ def evaluate(
         500 MB, which compute on all cores.
     progress: called with the number of answers that are there, and that of all.
 
-    Raises `LogError` for a run that cannot be read, `UsageError` and `GraphError` for a variant that a
+    A run that cannot be read, or has none of `tasks`, is left out, and named in the notes. Raises
+    `LogError` or `UsageError` where none is left, `UsageError` and `GraphError` for a variant that a
     task does not take, and `UsageError` where a model cannot be started. What was answered until then,
     or until Ctrl-C, is in the store.
     """
-    runs = [read_run(path, number, tasks=tasks) for number, path in enumerate(paths)]
+    runs, left_out = read_runs(paths, tasks=tasks)
     found = _Chosen(runs, labels, most)
+    found.notes[:0] = left_out
     if not found.asked:
         raise UsageError(
             "nothing to evaluate: " + ("; ".join(found.notes) or "no task answers about pictures")
@@ -133,6 +135,8 @@ def evaluate(
             done += len(its)
             if progress is not None:
                 progress(done, len(questions))
+    if store is not None and store.problem is not None:
+        found.notes.append(f"{store.problem}; what was asked now will be asked again")
     return _evaluation(runs, variants, found, questions, labels is not None, store, known)
 
 

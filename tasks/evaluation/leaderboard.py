@@ -142,17 +142,24 @@ def _about(found: Evaluation) -> str:
 def _rows(found: Evaluation) -> list[tuple[str, ...]]:
     """The heads of the leaderboard's columns, and its rows."""
     fails = any(it.failed for it in found.standings)
+    is_same = len({it.scored for it in found.standings}) < 2
     by = "agrees" if found.by == RECORDING else "right"
-    heads = ["#", "", by, "95 %", "score", "median", "p99", "tokens", *(["failed"] * fails)]
-    cells = (_cells(place, it, fails=fails) for place, it in enumerate(found.standings, 1))
+    heads = ["#", "", by, *([] if is_same else ["of"]), "95 %", "score", "median", "p99", "tokens"]
+    heads += ["failed"] * fails
+    cells = (
+        _cells(place, it, fails=fails, is_same=is_same)
+        for place, it in enumerate(found.standings, 1)
+    )
     return [tuple(heads), *cells]
 
 
-def _cells(place: int, it: Standing, *, fails: bool) -> tuple[str, ...]:
+def _cells(place: int, it: Standing, *, fails: bool, is_same: bool) -> tuple[str, ...]:
+    """fails: whether some have failed. is_same: whether as many answers of each are judged."""
     cells = [
         f"{place}",
         it.name,
         f"{it.share:.1%}" if it.scored else "-",
+        *([] if is_same else [f"{it.scored:,}"]),
         f"{it.low:.0%}-{it.high:.0%}",
         f"{it.near:.3f}",
         "-" if it.p50_ms is None else f"{it.p50_ms:,.0f} ms",
@@ -166,7 +173,13 @@ def _sentences(found: Evaluation) -> list[str]:
     sure = [it for it in found.comparisons if it.is_unlikely]
     others = [it for it in found.comparisons if not it.is_unlikely]
     chosen: Sequence[Comparison] = (sure + others)[:_MOST_SENTENCES]
-    return [f"{it.said(by_recording=found.by == RECORDING)}." for it in chosen]
+    said = [f"{it.said(by_recording=found.by == RECORDING)}." for it in chosen]
+    count = len(found.comparisons)
+    if count > len(chosen):
+        said.append(f"{count - len(chosen):,} more comparisons: .json has all.")
+    if count > 1:
+        said.append(f"Each p is corrected for {count:,} comparisons (Holm).")
+    return said
 
 
 def _cell(text: str) -> str:

@@ -36,7 +36,7 @@ from flowrun.tasks.evaluation.episodes import (
     uneven,
 )
 from flowrun.tasks.evaluation.evaluate import truth_of
-from flowrun.tasks.evaluation.recorded import ANSWER, read_run
+from flowrun.tasks.evaluation.recorded import ANSWER, read_runs
 
 __all__ = ["Episodes", "write_episodes"]
 
@@ -79,18 +79,26 @@ def write_episodes(
     A camera's packets are copied where they make a film by themselves, so that decoding it gives the
     pixels that the tasks saw; all else is encoded as H.264, and a note says so.
 
-    `UsageError` where the runs have no picture in common cycles, or other cameras than each other, and
-    without pyarrow and pandas.
+    A run that cannot be read, that has none of `tasks`, or no cycle with a picture of each camera, is
+    left out, and named in the notes; `LogError` or `UsageError` where none is left. `UsageError` where
+    the runs have other cameras than each other, and without pyarrow and pandas.
     """
     arrow = import_optional("pyarrow", "--to lerobot", extra="tables")
     pandas = import_optional("pandas", "--to lerobot", extra="tables")
-    episodes = [
-        read_episode(read_run(path, number, tasks=tasks), cameras)
-        for number, path in enumerate(paths)
-    ]
+    runs, left_out = read_runs(paths, tasks=tasks)
+    episodes: list[Episode] = []
+    first: LogError | UsageError | None = None
+    for run in runs:
+        try:
+            episodes.append(read_episode(run, cameras))
+        except (LogError, UsageError) as error:
+            first = first or error
+            left_out.append(f"left out: {error}")
+    if first is not None and not episodes:
+        raise first
     check_alike(episodes)
     fps = max(1, round(1e9 / statistics.median(it.gap_ns for it in episodes)))
-    written = Episodes(len(episodes), sum(len(it.rows) for it in episodes), 0, [])
+    written = Episodes(len(episodes), sum(len(it.rows) for it in episodes), 0, left_out)
     written.notes += [note for it in episodes if (note := uneven(it, fps))]
     writer = _Writer(folder, fps, episodes, written, arrow)
     for number, episode in enumerate(episodes):

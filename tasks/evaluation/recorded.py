@@ -5,7 +5,7 @@ All of it is read from the log: nothing of the run is executed, and no picture i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,16 @@ from flowrun.runtime.recorded.graph import graph_of
 from flowrun.runtime.testbench.pairs import PictureAt, plain
 from flowrun.runtime.wording import listed, nearest
 
-__all__ = ["ANSWER", "DETECTIONS", "MOST_NUMBERS", "Asked", "Asking", "RecordedRun", "read_run"]
+__all__ = [
+    "ANSWER",
+    "DETECTIONS",
+    "MOST_NUMBERS",
+    "Asked",
+    "Asking",
+    "RecordedRun",
+    "read_run",
+    "read_runs",
+]
 
 ANSWER, DETECTIONS = "PromptResponseMsg", "DetectionsMsg"
 MOST_NUMBERS = 1_000_000
@@ -94,6 +103,26 @@ class RecordedRun:
     askings: list[Asking]
     asked: list[Asked] = field(default_factory=list)
     without_picture: int = 0
+
+
+def read_runs(
+    paths: Sequence[Path], *, tasks: Collection[str] = ()
+) -> tuple[list[RecordedRun], list[str]]:
+    """What the runs at `paths` asked; and a sentence on each that is left out, because it cannot be
+    read, or has none of `tasks`. Raises what `read_run` raises for the first one where none is left."""
+    found: list[RecordedRun] = []
+    notes: list[str] = []
+    first: LogError | UsageError | None = None
+    for path in paths:
+        try:
+            found.append(read_run(path, len(found), tasks=tasks))
+        except (LogError, UsageError) as error:
+            first = first or error
+            text = str(error)
+            notes.append(f"left out: {text if str(path) in text else f'{path}: {text}'}")
+    if first is not None and not found:
+        raise first
+    return found, notes
 
 
 def read_run(path: Path, number: int, *, tasks: Collection[str] = ()) -> RecordedRun:

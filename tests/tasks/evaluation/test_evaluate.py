@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from flowrun.runtime.cli import main
-from flowrun.runtime.errors import GraphError, UsageError
+from flowrun.runtime.errors import GraphError, LogError, UsageError
 from flowrun.runtime.log.message import Topic
 from flowrun.runtime.recorded.run import RecordedRun
 from flowrun.runtime.replay.page import Board
@@ -29,6 +29,7 @@ from flowrun.tasks.evaluation.leaderboard import as_json, as_markdown, as_text
 from flowrun.tasks.evaluation.recorded import _askings
 from flowrun.tasks.evaluation.variants import variants_of
 from support.answer_tasks import answered
+from support.helpers import plan_of, record
 from support.in_process import spread_here
 from support.paths import MEDIA
 
@@ -114,6 +115,8 @@ def test_with_labels_only_labelled_answers_count(recorded, tmp_path, here):
     assert found.by == "labels"
     text = as_text(found)
     assert text.startswith("3 answers of 1 run, compared with what is labelled as right")
+    assert text.splitlines()[2].split()[:4] == ["#", "right", "of", "95"]
+    assert text.endswith("Each p is corrected for 3 comparisons (Holm).")
     changed = as_json(found, command="c")["changed"]
     assert {it["wrong"] for it in changed} == {"", "second: 9"}
 
@@ -147,6 +150,38 @@ def test_what_a_task_does_not_take_is_said_before_anything_is_asked(recorded, he
 def test_an_unknown_task_and_a_run_without_pictures_are_named(recorded, here):
     with pytest.raises(UsageError, match="no task 'say' that answers about pictures; there are: "):
         evaluate([recorded], variants_of([], [], []), tasks=["say"])
+
+
+def test_a_run_that_cannot_be_read_or_lacks_the_task_is_left_out(recorded, tmp_path, here):
+    torn = shutil.copytree(recorded, tmp_path / "torn")
+    for slab in torn.glob("*.mcap"):
+        slab.write_bytes(b"no log")
+    numbers = tmp_path / "numbers"
+    record(plan_of(tmp_path, "n=Numbers(limit: 4)"), numbers)
+    found = evaluate([torn, numbers, recorded], variants_of([], [], []), tasks=["says"])
+    assert [it.path for it in found.runs] == [recorded]
+    assert {it.run for it in found.asked} == {0}
+    whole = evaluate([recorded], variants_of([], [], []), tasks=["says"])
+    assert shares(found) == shares(whole)
+    first, second = found.notes
+    assert first.startswith(f"left out: {torn}/log_0000.mcap: ")
+    assert second == (
+        f"left out: {numbers}: no task 'says' that answers about pictures; there are: none"
+    )
+    with pytest.raises(LogError, match="torn/log_0000.mcap"):
+        evaluate([torn, numbers], variants_of([], [], []), tasks=["says"])
+
+
+def test_on_a_full_disk_the_leaderboard_comes_and_says_what_is_not_kept(recorded, tmp_path, here):
+    with Store(tmp_path / "s.sqlite") as store:
+        [(pages,)] = store._file.execute("PRAGMA page_count")
+        store._file.execute(f"PRAGMA max_page_count = {pages}")
+        found = evaluate([recorded], variants_of([], [], []), store=store)
+    assert shares(found) == {"asked again": (len(found.asked), len(found.asked))}
+    assert found.notes == [
+        f"{store.path}: results are not kept: database or disk is full; what was asked now will be "
+        "asked again"
+    ]
 
 
 def test_a_shadow_is_no_recorded_truth():
