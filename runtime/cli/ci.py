@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowrun.runtime.atomic import require_place
+from flowrun.runtime.cli.failures import print_error, say
 from flowrun.runtime.cli.replay import add_choices, add_tolerance, values_of
 from flowrun.runtime.errors import FlowrunError, UsageError
 from flowrun.runtime.printing import print_table, print_text
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.graph.file import read_text
     from flowrun.runtime.replay.compare import Tolerance
     from flowrun.runtime.testbench.folders import find_runs
-    from flowrun.runtime.testbench.golden import accept, golden_runs, verdicts
+    from flowrun.runtime.testbench.golden import accept, golden_runs, put_back, verdicts
     from flowrun.runtime.testbench.replays import Job
     from flowrun.runtime.testbench.verdict_files import headline
 
@@ -112,6 +113,8 @@ def run(args: argparse.Namespace) -> int:
         tolerance=Tolerance.parse(args.tolerance).limits,
         trust=args.trust,
     )
+    for path in put_back(args.folder):
+        say(f"note: {path}: put back as it was; --accept was cut off there")
     runs = golden_runs(
         find_runs(args.folder), folder=None if args.recorded_graph else Path(), graph=args.graph
     )
@@ -123,16 +126,22 @@ def run(args: argparse.Namespace) -> int:
     found.sort(key=lambda it: order[it.run.path])
     _print(found)
     _write(args, found)
-    accepted = 0
+    accepted = failed = 0
     if args.accept:
         for verdict in found:
-            if verdict.state in ("differs", "mended"):
+            if verdict.state not in ("differs", "mended"):
+                continue
+            try:
                 accept(verdict.run, common, now_ns=time.time_ns())
+            except FlowrunError as error:  # the others can be
+                print_error(error, before=f"{verdict.run.name}: ")
+                failed += verdict.is_fine
+            else:
                 accepted += not verdict.is_fine
     print_text(f"{headline(found)} ({took:.1f} s)")
     if accepted:
         print_text(f"recorded again: {accepted:,}; commit them if they are right")
-    bad = sum(not it.is_fine for it in found)
+    bad = sum(not it.is_fine for it in found) + failed
     return 1 if bad > accepted else 0
 
 

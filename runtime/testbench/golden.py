@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Literal
 
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.graph.find import importable
+from flowrun.runtime.log.files import slab_paths
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.recorded.labels import LABELS_NAME, Label, labels_of
+from flowrun.runtime.recorded.labels import Label, labels_of
 from flowrun.runtime.replay.compare import Difference
 from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.testbench.pairs import Pair
 from flowrun.runtime.testbench.replays import Job, Replayed, replay_of, replay_runs
 from flowrun.runtime.wording import counted
 
-__all__ = ["GoldenRun", "Verdict", "accept", "golden_runs", "verdicts"]
+__all__ = ["GoldenRun", "Verdict", "accept", "golden_runs", "put_back", "verdicts"]
+
+_ASIDE = ".accepted"
+"""Ends the name of the hidden folder next to a run in which what is accepted is made."""
+_BEFORE = "before"
+"""In that folder, the run as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +162,10 @@ def verdicts(
     jobs = [replace(common, run=run.path, graph=run.graph) for run in runs]
     for replayed in replay_runs(jobs, processes=processes, progress=progress):
         run = by_path[replayed.job.run]
-        labels, problems = labels_of(run.path, run.path.name)
+        try:
+            labels, problems = labels_of(run.path, run.path.name)
+        except LogError as error:
+            labels, problems = [], [str(error)]
         replayed.notes.extend(f"left out: {problem}" for problem in problems)
         yield Verdict(run, replayed, labels)
 
@@ -176,33 +185,55 @@ def _is_right(pair: Pair, label: Label) -> bool:
 
 
 def accept(run: GoldenRun, common: Job, *, now_ns: int) -> None:
-    """Have what is made now be what was recorded: the run's directory then holds the run that a replay
-    writes, and its labels. If this is cut off, both are in a hidden folder next to it.
+    """Have what is made now be what was recorded: the run's directory then holds the slabs that a replay
+    writes; its labels, clips and whatever else is in it stay. If this is cut off, `put_back` gives the
+    directory as it was.
 
     common: as `verdicts` has it.
     now_ns: the time, in nanoseconds since 1970 UTC, for the new run's metadata.
 
-    Raises what `Replay` and `ReplayLog` raise; `LogError` for a run that is a single file.
+    Raises what `Replay` and `ReplayLog` raise; `LogError` for a run that is a single file, and where
+    the folder cannot be written.
     """
     if not run.path.is_dir():
         raise LogError(f"{run.path}: only a run that is a directory can be recorded again")
-    aside = run.path.with_name(f".{run.path.name}.accepted")
-    shutil.rmtree(aside, ignore_errors=True)
-    new = aside / run.path.name  # a run is called as its directory
+    path = run.path.resolve()  # what a link leads to
+    aside = path.with_name(f".{path.name}{_ASIDE}")
+    new = aside / path.name  # a run is called as its directory
     job = replace(common, run=run.path, graph=run.graph)
-    with Log(run.path) as log:
-        replay = replay_of(job, log)
-        with (
-            importable(replay.plan.graph.spec.path.parent),
-            ReplayLog(replay, new, config=job.config, now_ns=now_ns) as recorder,
-        ):
-            replay.run(recorder=recorder)
-    labels = run.path / LABELS_NAME
-    if labels.exists():
-        shutil.copy2(labels, new / LABELS_NAME)
-    run.path.rename(aside / "before")
-    new.rename(run.path)
-    shutil.rmtree(aside)
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        with Log(path) as log:
+            replay = replay_of(job, log)
+            with (
+                importable(replay.plan.graph.spec.path.parent),
+                ReplayLog(replay, new, config=job.config, now_ns=now_ns) as recorder,
+            ):
+                replay.run(recorder=recorder)
+        slabs = {it.name for it in slab_paths(path)}
+        for kept in path.iterdir():
+            if kept.name not in slabs and not (new / kept.name).exists():
+                copy = shutil.copytree if kept.is_dir() else shutil.copy2
+                copy(kept, new / kept.name)
+        path.rename(aside / _BEFORE)
+        new.rename(path)
+        shutil.rmtree(aside)
+    except OSError as error:
+        raise LogError(f"{path}: cannot be recorded again: {error.strerror or error}") from error
+
+
+def put_back(folders: Iterable[Path]) -> list[Path]:
+    """Put back the runs in `folders`, or below, that an `accept` was moving when it was killed, so that
+    none is left out of the golden runs. Which ones these are."""
+    found = []
+    for folder in folders:
+        for before in sorted(folder.glob(f"**/.*{_ASIDE}/{_BEFORE}")):
+            name = before.parent.name.removeprefix(".").removesuffix(_ASIDE)
+            path = before.parent.with_name(name)
+            if not path.exists():
+                before.rename(path)
+                found.append(path)
+    return found
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

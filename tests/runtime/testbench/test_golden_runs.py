@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -17,7 +19,7 @@ from flowrun.runtime.recorded.labels import Label
 from flowrun.runtime.replay.compare import Difference
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.testbench.folders import find_runs
-from flowrun.runtime.testbench.golden import GoldenRun, Verdict, accept, golden_runs
+from flowrun.runtime.testbench.golden import GoldenRun, Verdict, accept, golden_runs, put_back
 from flowrun.runtime.testbench.replays import Job, Replayed, replay_one
 from flowrun.runtime.testbench.verdict_files import as_json, as_junit, as_markdown, headline
 from flowrun.runtime.testbench.verdict_page import as_page
@@ -156,6 +158,9 @@ def test_what_is_accepted_is_what_a_replay_makes_then(recorded, tmp_path):
     shutil.copytree(recorded / "golden", tmp_path / "golden")
     path = tmp_path / "golden" / "run"
     (path / "labels.jsonl").write_text('{"cycle": 1, "label": "wrong"}\n')
+    (path / "clips" / "00000001-x").mkdir(parents=True)
+    (path / "clips" / "00000001-x" / "case.json").write_text("{}")
+    (path / "README").write_text("why this run is golden")
     accept(GoldenRun("run", path, None), TWELVE, now_ns=START_NS)
     assert sorted(it.name for it in path.parent.iterdir() if it.name != ".last_run") == ["run"]
     with Log(path) as log:
@@ -163,6 +168,36 @@ def test_what_is_accepted_is_what_a_replay_makes_then(recorded, tmp_path):
         assert [it.fields["value"] for it in log.messages("/x/scaled")] == [0, 12, 24, 36]
         assert Replay(log, config={"x.factor": 12}).run().identical
     assert (path / "labels.jsonl").exists()
+    assert (path / "clips" / "00000001-x" / "case.json").exists()
+    assert (path / "README").read_text() == "why this run is golden"
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_an_accept_that_is_killed_while_it_moves_a_run_loses_none(
+    recorded, tmp_path, monkeypatch, after
+):
+    folder = shutil.copytree(recorded / "golden", tmp_path / "golden")
+    path = folder / "run"
+    moved = []
+
+    def rename(self: Path, target: Path) -> Path:
+        if self == path or target == path:
+            if len(moved) == after:
+                raise KeyboardInterrupt
+            moved.append(self)
+        os.rename(self, target)
+        return target
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with contextlib.suppress(KeyboardInterrupt):
+        accept(GoldenRun("run", path, None), TWELVE, now_ns=START_NS)
+    monkeypatch.undo()
+    assert len(moved) == after
+    assert put_back([folder]) == ([path] if after else [])
+    with Log(path) as log:
+        assert [it.fields["value"] for it in log.messages("/x/scaled")] == [0, 10, 20, 30]
+    accept(GoldenRun("run", path, None), TWELVE, now_ns=START_NS)
+    assert sorted(it.name for it in folder.iterdir() if it.name != ".last_run") == ["run"]
 
 
 @pytest.mark.long
