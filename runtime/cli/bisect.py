@@ -71,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             "expected --good COMMIT, at which the run is as it was recorded, or --over TASK.KEY=A,B,..."
         )
-    [path] = find_runs([args.run])[:1]
+    path, *others = find_runs([args.run])
+    if others:
+        raise UsageError(f"{args.run}: it holds {len(others) + 1:,} runs; name one, such as {path}")
     task, _, port = (args.output or "").partition(".")
     wanted = Wanted(task or None, port or None, args.cycle)
     options = _options(args)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             run_id = log.metadata.get("run_id", "")
         labels, problems = labels_of(args.run, run_id)
         for problem in problems:
-            print_text(one_line(f"left out: {problem}"))
+            print_text(one_line(f"left out: {problem}"), file=sys.stderr)
         if args.json:
             print_json([_as_map(it) for it in labels])
         else:

@@ -121,8 +121,8 @@ def labels_of(run: Path, run_id: str, file: Path | None = None) -> tuple[list[La
 
 def read_labels(path: Path) -> tuple[list[Label], list[str]]:
     """All labels of a file, in its order, and a sentence on each line that is none; nothing where there
-    is no file. A last line without its end is being written, or was cut off, and is passed over.
-    `LogError` where the file cannot be read."""
+    is no file. A last line without its line end counts if it is whole; if it is none, it is being
+    written or was cut off, and is passed over. `LogError` where the file cannot be read."""
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -130,13 +130,14 @@ def read_labels(path: Path) -> tuple[list[Label], list[str]]:
     except OSError as error:
         raise LogError(f"{path}: cannot be read: {error.strerror}") from error
     labels, problems = [], []
-    for number, line in enumerate(lines[:-1], 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             labels.append(_label(json.loads(line)))
         except (ValueError, TypeError, RecursionError) as error:
-            problems.append(f"{path}:{number}: not a label: {error}")
+            if number < len(lines):
+                problems.append(f"{path}:{number}: not a label: {error}")
     return labels, problems
 
 
@@ -146,7 +147,7 @@ def _label(values: Any) -> Label:
     cycle, frame = values.get("cycle"), values.get("frame_cycle")
     if not isinstance(cycle, int) or not _is_whole(cycle):
         raise ValueError(f"cycle: expected a whole number, got {cycle!r}")
-    texts = {name: values.get(name, "") for name in _TEXTS}
+    texts = {name: values.get(name, "wrong" if name == "label" else "") for name in _TEXTS}
     for name, text in texts.items():
         if not isinstance(text, str):
             raise ValueError(f"{name}: expected a text, got {text!r}")  # noqa: TRY004

@@ -45,5 +45,7 @@ def _runs_below(folder: Path) -> list[Path]:
 def _is_run(path: Path) -> bool:
     try:
         return bool(slab_paths(path))
-    except LogError:
+    except LogNotFound:
         return False
+    except LogError:  # it may not be looked into: whoever reads it says so
+        return True

@@ -35,12 +35,17 @@ def test_a_damaged_line_is_named_and_costs_only_itself(run, capsys):
         file.write("nothing\n")
     capsys.readouterr()
     assert main(["label", str(run)]) == 1
-    assert capsys.readouterr().out == (
-        f"left out: {run}/labels.jsonl:2: not a label: Expecting value: line 1 column 1 (char 0)\n"
+    printed = capsys.readouterr()
+    assert printed.out == (
         "cycle  task  label  answer  right is  who  note\n"
         "3      x     right                    ana\n"
         "1 label\n"
     )
+    assert printed.err == (
+        f"left out: {run}/labels.jsonl:2: not a label: Expecting value: line 1 column 1 (char 0)\n"
+    )
+    assert main(["label", str(run), "--json"]) == 1
+    assert len(json.loads(capsys.readouterr().out)) == 1
 
 
 @pytest.mark.parametrize(

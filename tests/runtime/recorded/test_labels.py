@@ -82,6 +82,20 @@ def test_a_line_that_was_cut_off_costs_only_itself(tmp_path):
     assert problem.startswith(f"{found.path}:2: not a label: ")
 
 
+@pytest.mark.parametrize("ends", [b"", b"\n", b"\r\n"])
+def test_a_file_of_another_program_is_read(tmp_path, ends):
+    (tmp_path / LABELS_NAME).write_bytes(
+        b"\xef\xbb\xbf" + '{"cycle": 1, "expected": "ein weißes Kreuz"}'.encode() + b"\r\n\r\n"
+        b'{"cycle": 2, "label": "right"}' + ends
+    )
+    found, problems = read_labels(tmp_path / LABELS_NAME)
+    assert [(it.cycle, it.expected, it.label) for it in found] == [
+        (1, "ein weißes Kreuz", "wrong"),
+        (2, "", "right"),
+    ]
+    assert problems == []
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [

@@ -110,6 +110,16 @@ def test_ends_that_are_none_are_refused(repository, monkeypatch, first, ends, sa
     assert git(repository, "worktree", "list").count("\n") == 0
 
 
+def test_of_a_folder_of_runs_one_must_be_named(tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log_0000.mcap").write_bytes(b"x")
+    assert main(["bisect", str(tmp_path), "--over", "x.y=1,2"]) == 2
+    assert capsys.readouterr().err == (
+        f"{tmp_path}: it holds 2 runs; name one, such as {tmp_path}/a\n"
+    )
+
+
 def test_a_folder_that_is_no_repository_is_refused(tmp_path):
     with pytest.raises(
         UsageError,

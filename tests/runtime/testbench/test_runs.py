@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flowrun.runtime.errors import LogNotFound
+from flowrun.runtime.errors import LogError, LogNotFound
+from flowrun.runtime.log.files import slab_paths
+from flowrun.runtime.testbench import folders
 from flowrun.runtime.testbench.folders import find_runs
 from flowrun.runtime.testbench.runs import run_info
 from support.helpers import plan_of, record
@@ -39,6 +41,16 @@ def test_where_no_run_is_the_path_is_named(tmp_path):
         find_runs([tmp_path])
     with pytest.raises(LogNotFound, match=f"^{tmp_path}/x: there is no such file$"):
         find_runs([tmp_path / "x"])
+
+
+def test_a_run_that_may_not_be_looked_into_is_not_passed_over(folder, monkeypatch):
+    def slabs(path: Path) -> list[Path]:
+        if path.name == "b":
+            raise LogError(f"{path}: cannot be read: Permission denied")
+        return slab_paths(path)
+
+    monkeypatch.setattr(folders, "slab_paths", slabs)
+    assert find_runs([folder]) == [folder / "a", folder / "b", folder / "deep" / "c"]
 
 
 def test_a_run_says_what_it_is(folder):
