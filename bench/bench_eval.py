@@ -116,10 +116,12 @@ def evaluated(run, folder, processes):
 
 
 def command_s(run, store, processes):
+    """The command as an installation runs it: with the bytecode of its modules on the disk."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     words = [sys.executable, "-m", "flowrun.runtime.cli", "eval", str(run), "--prompt", "cap en"]
     words += ["--cache", str(store), "--processes", str(processes), "--json"]
     begin = time.perf_counter()
-    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    done = subprocess.run(words, check=True, capture_output=True, text=True, env=env)
     took = time.perf_counter() - begin
     found = json.loads(done.stdout)
     return took, found["known"], found["asked"]

@@ -12,6 +12,7 @@ import codecs
 import contextlib
 import errno
 import faulthandler
+import functools
 import importlib
 import io
 import os
@@ -99,6 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     Without `argv` this is the process's own command, which ends with that status: at once if a task's
     call was left running, and soon if a thread of a task was.
     """
+    _offered.cache_clear()  # something may have been installed since, in a notebook
     status = _status(argv)
     if argv is None:
         if _left_computing():
@@ -336,6 +338,7 @@ def _module(verb: str) -> Any:
         ) from error
 
 
+@functools.cache  # to look through all installed packages takes as long as most verbs
 def _offered() -> dict[str, list[EntryPoint]]:
     """The verbs that installed packages offer besides `_VERBS`, sorted by name."""
     from importlib.metadata import entry_points

@@ -91,6 +91,8 @@ def plain(
 
 
 def _plain(value: Any, most: int) -> Any:
+    if value is None or isinstance(value, (str, int)):
+        return value
     if isinstance(value, np.ndarray):
         if value.size <= most and value.dtype.kind in "biuf":
             return _plain(value.tolist(), most)

@@ -1,4 +1,8 @@
-"""Every way to ask, about every recorded frame; what was asked before is not asked again."""
+"""Every way to ask, about every recorded frame; what was asked before is not asked again.
+
+What asks is imported where something is left to ask: where all answers are known, a thousand of them
+take a third of a second, most of which is imports.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.recorded.labels import Label
-from flowrun.runtime.testbench.spread import Broken, Part, cores, spread
 from flowrun.runtime.testbench.store import Store
 from flowrun.tasks.evaluation.recorded import ANSWER, DETECTIONS, Asked, RecordedRun, read_runs
 from flowrun.tasks.evaluation.scores import Score, Truth, score
@@ -251,6 +254,8 @@ def _at_once(
     questions: Sequence[_Question], runs: Sequence[RecordedRun], dependence: Dependence
 ) -> int:
     """How many processes ask: one a core, or one alone where a model is large."""
+    from flowrun.runtime.testbench.spread import cores
+
     seen: dict[str, _Question] = {}
     for question in questions:
         seen.setdefault(repr((question.variant, question.asked.asking)), question)
@@ -267,6 +272,7 @@ def _answered(
     at_once: int,
 ) -> Iterator[_Question]:
     """Ask; yields each question with its answer, as they come."""
+    from flowrun.runtime.testbench.spread import Broken, Part, spread
     from flowrun.tasks.evaluation.asking import worker
 
     pieces = list(_pieces(questions, runs, trust=trust, processes=at_once))
@@ -305,6 +311,7 @@ def _pieces(
             [],
         ).append(number)
     left = len(questions)
+    from flowrun.runtime.testbench.spread import cores
     from flowrun.tasks.evaluation.asking import Piece
 
     threads = max(1, cores() // processes)

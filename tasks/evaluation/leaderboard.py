@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from flowrun.runtime.atomic import whole_file
-from flowrun.runtime.replay.page import Board
 from flowrun.runtime.wording import counted, one_line
 from flowrun.tasks.evaluation.evaluate import RECORDING, Evaluation
 from flowrun.tasks.evaluation.scores import shown
@@ -119,6 +118,7 @@ def write_report(found: Evaluation, path: Path, *, command: str) -> None:
     elif path.suffix == ".md":
         text = as_markdown(found)
     else:
+        from flowrun.runtime.replay.page import Board
         from flowrun.tasks.evaluation.answers_page import page_of  # which decodes pictures
 
         heads, *lines = _rows(found)

@@ -154,13 +154,14 @@ def read_run(path: Path, number: int, *, tasks: Collection[str] = ()) -> Recorde
 
 def _read(run: RecordedRun, log: Log, number: int) -> None:
     outputs = {(it.task, it.port): it for it in run.askings}
+    topics = log.topics
     by_topic = {
         name: outputs[output]
-        for name, channel in log.topics.items()
+        for name, channel in topics.items()
         if (output := (channel.metadata.get("task", ""), channel.metadata.get("port", "")))
         in outputs
     }
-    pictures = {it.topic: log.topics[it.topic] for it in run.askings}
+    pictures = {it.topic: topics[it.topic] for it in run.askings}
     at: dict[PictureAt, memoryview] = {}
     live = {it.task: [(-1, dict[str, Any]())] for it in run.askings}
     for cycle, time_ns, entries in log.cycles():
@@ -171,7 +172,7 @@ def _read(run: RecordedRun, log: Log, number: int) -> None:
                 _note_set(live, cycle, payload)
             elif topic in by_topic:
                 asking = by_topic[topic]
-                answer = _fields(log.topics[topic], payload)
+                answer = _fields(topics[topic], payload)
                 about = answer.get("frame_cycle")
                 picture = PictureAt(asking.topic, about if isinstance(about, int) else cycle)
                 if picture not in at:

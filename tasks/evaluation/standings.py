@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from flowrun.runtime.extras import import_optional
 from flowrun.runtime.testbench.store import Store, key_of
 from flowrun.tasks.evaluation.scores import Score
@@ -173,5 +171,10 @@ def _kept(question: list[Any], compute: Any, store: Store | None) -> Any:
 
 
 def percentile(values: Sequence[float], share: int) -> float | None:
-    """The `share`-th percentile of values; None of none."""
-    return float(np.percentile(values, share)) if values else None
+    """The `share`-th percentile of values, between the two nearest where there is none; None of none."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    whole, part = divmod((len(ordered) - 1) * share, 100)
+    low, high = ordered[whole], ordered[min(whole + 1, len(ordered) - 1)]
+    return low + (high - low) * part / 100

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
@@ -269,10 +270,15 @@ def _from_here(model: str) -> str:
 @cache
 def _versions() -> list[str]:
     """The versions of what computes the answers."""
-    found = [sys.version.split()[0]]
-    for package in (DISTRIBUTION, "torch", "transformers"):
-        try:
-            found.append(version(package))
-        except PackageNotFoundError:
-            found.append("")
-    return found
+    return [sys.version.split()[0], *map(_version, (DISTRIBUTION, "torch", "transformers"))]
+
+
+def _version(package: str) -> str:
+    """The version of an installed package; "" of one that is not there."""
+    try:
+        text = distribution(package).read_text("METADATA")
+    except PackageNotFoundError:
+        return ""
+    # `version` reads it with the package email, which takes longer than all that is done here.
+    found = re.search(r"^Version: *(\S+)", text or "", re.MULTILINE)
+    return version(package) if found is None else found[1]

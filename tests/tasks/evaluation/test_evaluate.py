@@ -20,6 +20,7 @@ from flowrun.runtime.errors import GraphError, LogError, UsageError
 from flowrun.runtime.log.message import Topic
 from flowrun.runtime.recorded.run import RecordedRun
 from flowrun.runtime.replay.page import Board
+from flowrun.runtime.testbench import spread
 from flowrun.runtime.testbench.store import Store
 from flowrun.tasks.embedded import MODEL_DIR
 from flowrun.tasks.evaluation import evaluate as module
@@ -31,7 +32,7 @@ from flowrun.tasks.evaluation.variants import variants_of
 from support.answer_tasks import answered
 from support.helpers import plan_of, record
 from support.in_process import spread_here
-from support.paths import MEDIA
+from support.paths import MEDIA, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def here(monkeypatch) -> list[int]:
     """Do the work of the worker processes in this one; the numbers of pieces that were done."""
     done: list[int] = []
 
-    monkeypatch.setattr(module, "spread", spread_here(done))
+    monkeypatch.setattr(spread, "spread", spread_here(done))
     return done
 
 
@@ -88,6 +89,27 @@ def test_each_prompt_is_asked_about_the_recorded_pictures_once(recorded, tmp_pat
         elsewhere = shutil.copytree(recorded, tmp_path / "copied")
         copied = evaluate([elsewhere], variants, tasks=["says"], store=store)
         assert copied.made == 0
+
+
+def test_where_all_is_known_no_process_is_started_and_no_model_or_decoder_loaded(
+    recorded, tmp_path, here
+):
+    path = tmp_path / "s.sqlite"
+    with Store(path) as store:
+        evaluate([recorded], variants_of([], [], ["first"]), tasks=["says"], store=store)
+    words = ["eval", str(recorded), "--task", "says", "--prompt", "first", "--cache", str(path)]
+    code = (
+        "import json, sys\n"
+        "from flowrun.runtime.cli import main\n"
+        f"assert main({[*words, '--json']}) == 0\n"
+        "print(json.dumps(sorted(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT / "tests"
+    )
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
+    heavy = {"PIL", "av", "multiprocessing", "networkx", "pydantic", "rich", "scipy", "torch"}
+    assert loaded & heavy == set()
 
 
 def test_detections_are_compared_by_overlap_and_all_tasks_are_asked(recorded, here):

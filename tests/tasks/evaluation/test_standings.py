@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from math import comb
 
+import numpy as np
 import pytest
 
 from flowrun.runtime.testbench.store import Store
 from flowrun.tasks.evaluation.scores import Score
-from flowrun.tasks.evaluation.standings import compared, wilson
+from flowrun.tasks.evaluation.standings import compared, percentile, wilson
 
 RIGHT, WRONG = Score(1, right=True), Score(0, right=False)
 
@@ -58,3 +59,11 @@ def test_the_share_of_few_answers_is_not_sure():
     low, high = wilson(9, 10, None)
     assert (round(low, 3), round(high, 3)) == (0.596, 0.982)
     assert wilson(0, 0, None) == (0.0, 1.0)
+
+
+def test_percentiles_are_those_of_numpy():
+    values = [7.5, 1.0, 3.25, 12.0, 3.0]
+    for share in (0, 1, 50, 90, 99, 100):
+        assert percentile(values, share) == pytest.approx(np.percentile(values, share))
+    assert percentile([4.0], 99) == 4.0
+    assert percentile([], 50) is None
