@@ -3,7 +3,7 @@
     python bench/bench_inference.py [--answers 200] [--rounds 5] [--only embedded server gpu] [--tiny]
 
 embedded: captions by the model that ships with flowrun, through the task, one CPU thread; what of it
-is not `model.generate`: the picture's preparation by the model's processor, and what flowrun adds.
+is not generating: the picture's preparation by the model's processor, and what flowrun adds.
 server: `backend: openai` with a real llama-server that serves the same model (`make llama-server`),
 compared with a bare HTTP client that posts the same bytes; the difference is flowrun's: the JPEG, the
 request, the reading of the answer. The two take turns, answer by answer.
@@ -92,9 +92,9 @@ def bench_embedded(answers: int, _rounds: int) -> None:
     print("embedded: captions of the demo video's frames through the task, one thread")
     with running({"backend": "embedded"}) as (task, ctx):
         model = task._chain._members["embedded"].backend._model.model
-        generate, inside = clocked(model._model.generate)
+        generate, inside = clocked(model._generate)
         prepare, preparing = clocked(model._processor)
-        model._model.generate, model._processor = generate, prepare
+        model._generate, model._processor = generate, prepare
         whole, cpu, tokens = [], [], []
         message = PromptResponseMsg()
         message.bind_time(CycleTime())
@@ -113,7 +113,7 @@ def bench_embedded(answers: int, _rounds: int) -> None:
     reached = percent <= TARGET_TASK_PERCENT or median * 1000 <= TARGET_TASK_MS
     print(f"  caption           {milliseconds(whole)}   ({statistics.mean(tokens):.1f} tokens)")
     print(f"  in CPU time       {milliseconds(cpu)}   (what other work on the machine leaves out)")
-    print(f"  model.generate    {milliseconds(inside)}")
+    print(f"  generating        {milliseconds(inside)}")
     print(f"  all around it     {milliseconds(around)}   {percent:.1f} % of a caption")
     print(f"  model's processor {milliseconds(preparing)}   (part of that: transformers' own)")
     print(f"  flowrun's own     {milliseconds(own)}   (the rest)")

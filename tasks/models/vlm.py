@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.tasks.models.checkpoints import config_of
+from flowrun.tasks.models.decoding import greedy_step, likeliest_tokens
 from flowrun.tasks.models.growing import GrowingAnswers, cut_at_stop, layers_of
 from flowrun.tasks.models.loading import ONLY_DATA, cache_first, loading, pick_device, pick_dtype
 from flowrun.tasks.models.progress import Tell, progress_passed_on
@@ -61,6 +62,8 @@ class VisionLanguageModel:
         self._context: int | None = context if isinstance(context, int) else None
         # A GPU reads a prompt in less than a second, and hooks would end its compiled graph.
         self._layers = layers_of(model) if device == "cpu" else []
+        is_plain = device == "cpu" and model.generation_config.cache_implementation is None
+        self._step = greedy_step(model) if is_plain else None
 
     def answer(
         self,
@@ -99,19 +102,30 @@ class VisionLanguageModel:
         wanted = max(question.max_new_tokens for question in questions)
         limit = min(wanted, self._room_after(begin))
         watch = GrowingAnswers(questions, begin=begin, decode=self._decode, layers=self._layers)
-        settings = {"max_new_tokens": limit, "do_sample": False, "stopping_criteria": [watch]}
         with torch.inference_mode(), watch:
-            if sampling is None:
-                tokens = self._model.generate(**inputs, **settings)
-            else:
-                settings |= {"do_sample": True, "temperature": sampling.temperature}
-                devices = [self._device] if self._device.startswith("cuda") else []
-                # torch's random numbers are the whole process's.
-                with _DRAWING, torch.random.fork_rng(devices):
-                    torch.manual_seed(sampling.seed)
-                    tokens = self._model.generate(**inputs, **settings)
+            tokens = self._generate(inputs, limit=limit, watch=watch, sampling=sampling)
         rows = tokens[:, begin:]
         return [self._cut(question, row) for question, row in zip(questions, rows, strict=True)]
+
+    def _generate(
+        self, inputs: Any, *, limit: int, watch: GrowingAnswers, sampling: Sampling | None
+    ) -> Any:
+        """The tokens of the prompts and of the answers to them, one row for each."""
+        import torch
+
+        if self._step is not None and sampling is None and len(inputs["input_ids"]) == 1:
+            return likeliest_tokens(
+                self._model, self._step, inputs, limit=limit, ends=self._end_tokens, watch=watch
+            )
+        settings = {"max_new_tokens": limit, "do_sample": False, "stopping_criteria": [watch]}
+        if sampling is None:
+            return self._model.generate(**inputs, **settings)
+        settings |= {"do_sample": True, "temperature": sampling.temperature}
+        devices = [self._device] if self._device.startswith("cuda") else []
+        # torch's random numbers are the whole process's.
+        with _DRAWING, torch.random.fork_rng(devices):
+            torch.manual_seed(sampling.seed)
+            return self._model.generate(**inputs, **settings)
 
     def vector(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the model sees of an RGB picture of shape (H, W, 3), as a vector of length 1: the mean of
