@@ -10,6 +10,7 @@
 | `vlm.py`         | a vision-language model: answers about pictures                        |
 | `detector.py`    | an object detector: boxes in pictures                                  |
 | `shared.py`      | one instance per model and process, asked by many tasks                |
+| `decoding.py`    | one answer on the CPU, token by token, as `generate` finds it          |
 | `growing.py`     | answers while they grow: shown in part, ended at a stop text           |
 | `progress.py`    | progress bars of the model libraries, passed on to the run's status    |
 """

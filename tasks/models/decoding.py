@@ -14,11 +14,30 @@ from typing import Any
 
 __all__ = ["greedy_step", "likeliest_tokens"]
 
+_HARMLESS = {
+    "bos_token_id",
+    "do_sample",
+    "eos_token_id",
+    "max_length",
+    "max_new_tokens",
+    "output_attentions",
+    "output_hidden_states",
+    "pad_token_id",
+    "temperature",
+    "top_k",
+    "top_p",
+    "transformers_version",
+    "use_cache",
+}
+"""Settings of a checkpoint's generation that do not change which token is the likeliest. Others do, such
+as `repetition_penalty` and `bad_words_ids`."""
+
 
 def greedy_step(model: Any) -> Callable[[Any, int, Any], Any] | None:
     """A function that gives the logits after one more token, of shape (1, vocabulary), for `model`, an
     image-text model of transformers: of the token's id, of shape (1, 1), its position, and the cache,
-    to which it adds the token. None where it does not give what the model itself does.
+    to which it adds the token. None where it does not give what the model itself does, and where the
+    checkpoint's settings ask for more than the likeliest token.
     """
     import torch
     from transformers import DynamicCache
@@ -26,6 +45,9 @@ def greedy_step(model: Any) -> Callable[[Any, int, Any], Any] | None:
 
     text: Any = getattr(getattr(model, "model", None), "text_model", None)
     if type(text) is not LlamaModel or "logits_to_keep" not in signature(model.forward).parameters:
+        return None
+    settings = model.generation_config.to_diff_dict()
+    if any(not name.startswith("_") for name in settings.keys() - _HARMLESS):
         return None
     attend = torch.nn.functional.scaled_dot_product_attention
     grouped = text.layers[0].self_attn.num_key_value_groups > 1

@@ -62,8 +62,7 @@ class VisionLanguageModel:
         self._context: int | None = context if isinstance(context, int) else None
         # A GPU reads a prompt in less than a second, and hooks would end its compiled graph.
         self._layers = layers_of(model) if device == "cpu" else []
-        is_plain = device == "cpu" and model.generation_config.cache_implementation is None
-        self._step = greedy_step(model) if is_plain else None
+        self._step = greedy_step(model) if device == "cpu" else None
 
     def answer(
         self,

@@ -101,3 +101,22 @@ def test_a_model_that_computes_otherwise_is_left_to_generate() -> None:
     layer.register_forward_hook(lambda _layer, _inputs, output: output * 2)
     assert greedy_step(model) is None
     assert greedy_step(torch.nn.Linear(2, 2)) is None
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"repetition_penalty": 1.3},
+        {"bad_words_ids": [[9]]},
+        {"num_beams": 2},
+        {"cache_implementation": "static"},
+    ],
+)
+def test_a_checkpoint_that_asks_for_more_than_the_likeliest_token_is_left_to_generate(
+    setting: dict[str, Any],
+) -> None:
+    model = small_model(torch.float32)
+    model.generation_config.update(eos_token_id=2, temperature=0.2, do_sample=True)
+    assert greedy_step(model) is not None
+    model.generation_config.update(**setting)
+    assert greedy_step(model) is None
