@@ -156,6 +156,7 @@ class Numbering:
         before it."""
         ready: list[Any] = []
         failed: Exception | None = None
+        has_ended = False
         self._ready = None
         # The first frame waits for the packet after its own, which is not for long.
         while self._has_clock and self._rate > _LEAST_HZ and len(ready) < _MOST_READY:
@@ -165,6 +166,7 @@ class Numbering:
             except Exception as error:  # noqa: BLE001  # raised below
                 failed, packet = error, None
             if packet is None:
+                has_ended = True
                 break
             ready.append(packet)
             if time.monotonic() - asked_s >= _READY_S:
@@ -175,7 +177,8 @@ class Numbering:
         yield from ready
         if failed is not None:
             raise failed
-        yield from packets
+        if not has_ended:  # PyAV's iterators raise StopIteration into who asks once more
+            yield from packets
 
     def _live_ns(self, stamp: Fraction | None) -> int:
         """When a frame of a live source was taken, as far as that is known: now, or when it was ready,
