@@ -109,6 +109,8 @@ class Reader:
         """The frame that was taken, until its packets are."""
         self._damaged = 0
         """How many damaged packets and pictures `frames` has counted."""
+        self._unconverted = 0
+        """Pictures since the beginning of the film, or loop, whose colours cannot be converted."""
         self._is_stopped = False
         self._came_s = time.monotonic()
         """When the last packet came, or a connection began, by `time.monotonic`."""
@@ -355,13 +357,31 @@ class Reader:
                 self._seek(float(self._numbering.start) + start_s, again=again)
                 self._decoder.restart()
             self._numbering.begin_round(again=again)
-            yield from self._round()
-            if not self._numbering.has_first and not self.live:
-                what = f"has no frame after start_s {start_s:g}" if start_s else "has no frames"
-                raise VideoError(f"{self.name!r} {what}", code="codec")
+            damaged, self._unconverted, is_empty = self.damaged, 0, True
+            for frame in self._round():
+                is_empty = False
+                yield frame
+            if is_empty and not self.live:
+                self._refuse_empty(is_damaged=self.damaged > damaged)
             if not self._config.loop or not self._numbering.has_first:
                 return
             again = True
+
+    def _refuse_empty(self, *, is_damaged: bool) -> None:
+        """Raise the error of a film that has given nothing from its beginning to its end, unless nobody
+        wanted what it has."""
+        start_s, context = self._config.start_s, self._stream.codec_context
+        if self._unconverted:
+            what = f"has pictures that cannot be converted ({context.pix_fmt})"
+        elif self._numbering.has_first:
+            return
+        elif start_s:
+            what = f"has no frame after start_s {start_s:g}"
+        elif is_damaged:
+            what = f"has no frame that can be decoded ({context.name})"
+        else:
+            what = "has no frames"
+        raise VideoError(f"{self.name!r} {what}", code="codec")
 
     def _seek(self, to_s: float, *, again: bool) -> None:
         """Go on at a time. A source that cannot be sought is read from its beginning."""
@@ -429,4 +449,5 @@ class Reader:
         return None if framed is None else self._keeping.begin(framed, picture)
 
     def _count_lost(self) -> None:
+        self._unconverted += 1
         self._decoder.damaged += 1
