@@ -16,8 +16,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flowrun.runtime.errors import FlowrunError
-from flowrun.runtime.wording import listed, nearest
+from flowrun.runtime.wording import escaped, listed, nearest
 from flowrun.tasks.video.address import AddressError, without_credentials
+from flowrun.tasks.video.camera import refusal
 from flowrun.tasks.video.devices import (
     device_of,
     display_of,
@@ -295,7 +296,7 @@ def _open_url(config: VideoSettings, *, is_brief: bool) -> Any:
         raise _refused_by(error, config, silent=silent) from None
     if not _is_described(opened) and _is_late(asked_s, config):  # nothing came, which is no error
         opened.close()
-        raise _late(config)
+        raise _undescribed(config)
     if not opened.streams.video and (answer := ask(config)) is not None and answer.is_page:
         opened.close()
         raise _page(config)
@@ -344,6 +345,14 @@ def _late(config: VideoSettings) -> VideoError:
     return VideoError(text, code="timeout")
 
 
+def _undescribed(config: VideoSettings) -> VideoError:
+    text = (
+        f"{name_of(config)} answers, but has sent nothing within timeout_s {config.timeout_s:g} with "
+        "which decoding can begin; where its key frames come less often, write a longer timeout_s"
+    )
+    return VideoError(text, code="timeout")
+
+
 def _opened(config: VideoSettings, options: dict[str, str]) -> Any:
     import av
 
@@ -378,6 +387,9 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
             code="not_found",
         )
     if isinstance(error, (av.error.HTTPError, av.error.HTTPClientError, av.error.HTTPServerError)):
+        status = refusal(config)
+        if status is not None:
+            return VideoError(f"{host} answers {name} with {escaped(status)}", code="refused")
         sound = isinstance(error, av.error.HTTPOtherClientError) and parts.scheme == "rtsp"
         hint = "; a stream of sound alone, without pictures, answers so" if sound else ""
         return VideoError(
@@ -409,11 +421,10 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
             f"{parts.scheme[:-1]}://",
             code="tls",
         )
-    if number == errno.EPROTONOSUPPORT and config.transport != "auto":
-        return VideoError(
-            f"{name} does not send by {config.transport.upper()}; write transport: auto",
-            code="refused",
-        )
+    if number == errno.EPROTONOSUPPORT and config.kind == "rtsp":
+        is_auto = config.transport == "auto"
+        how = "TCP, nor by UDP" if is_auto else f"{config.transport.upper()}; write transport: auto"
+        return VideoError(f"{name} does not send by {how}", code="refused")
     if number == errno.EIO and parts.scheme in ("http", "https"):
         return VideoError(
             f"{host} answers, but gives no video at {name}, or ends the connection before it has begun",

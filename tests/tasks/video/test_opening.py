@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import socket
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -235,7 +237,10 @@ NO_WAY = f"cannot reach 127.0.0.1:9: no way to it; check the network, and the ad
             f"127.0.0.1:9 answers {URI} with an error: Server returned 4XX; a stream of sound alone, "
             "without pictures, answers so",
         ),
-        (av.error.OSError(errno.EPROTONOSUPPORT, "not by TCP"), f"cannot open {URI}: not by TCP"),
+        (
+            av.error.OSError(errno.EPROTONOSUPPORT, "not by TCP"),
+            f"{URI} does not send by TCP, nor by UDP",
+        ),
         (av.error.OSError(errno.EPROTO, "Protocol error"), f"cannot open {URI}: Protocol error"),
         (av.error.InvalidDataError(errno.EIO, "odd"), f"cannot open {URI}: odd"),
         (ValueError("odd"), f"cannot open {URI}: odd"),
@@ -381,7 +386,7 @@ def test_a_source_that_was_silent_for_the_timeout_did_not_answer(
     assert error_of(tmp_path, URI, timeout_s=2.5).endswith(text)
 
 
-def test_a_camera_that_answers_and_sends_nothing_did_not_answer(
+def test_a_camera_that_answers_and_sends_nothing_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FFmpeg opens it, and knows nothing of its pictures."""
@@ -397,8 +402,49 @@ def test_a_camera_that_answers_and_sends_nothing_did_not_answer(
 
     monkeypatch.setattr(av, "open", opened)
     monkeypatch.setattr(opening.time, "monotonic", lambda: now.s)
-    assert error_of(tmp_path, URI, timeout_s=2.5) == f"{URI} did not answer within timeout_s 2.5"
+    assert error_of(tmp_path, URI, timeout_s=2.5) == (
+        f"{URI} answers, but has sent nothing within timeout_s 2.5 with which decoding can begin; where "
+        "its key frames come less often, write a longer timeout_s"
+    )
     assert closed == [52.5]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"RTSP/1.0 453 Not Enough Bandwidth\r\nCSeq: 1\r\n\r\n", "453 Not Enough Bandwidth"),
+        (b"RTSP/1.0 503 \x1b[31mbusy\r\n\r\n", "503 \\u001b[31mbusy"),
+        (b"RTSP/1.0 401 Unauthorized\r\n\r\n", None),
+        (b"RTSP/1.0 200 OK\r\n\r\n", None),
+        (b"HTTP/1.1 500 Error\r\n\r\n", None),
+        (b"RTSP/1.0 many words\r\n\r\n", None),
+        (b"\xff\xfe" * 5000, None),
+        (b"", None),
+    ],
+)
+def test_a_camera_is_asked_for_the_status_that_ffmpeg_does_not_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, said: str | None
+) -> None:
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with server.accept()[0] as connection:
+                asked.append(connection.recv(4096))
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        raising(monkeypatch, av.error.HTTPServerError(5, "Server returned 5XX"))
+        host = f"127.0.0.1:{server.getsockname()[1]}"
+        text = error_of(tmp_path, f"rtsp://me:p%40ss@{host}/cam?a=1")
+        thread.join()
+    begins = f"{host} answers rtsp://{host}/cam with "
+    assert text == begins + (said or "an error: Server returned 5XX")
+    assert asked == [
+        f"DESCRIBE rtsp://{host}/cam?a=1 RTSP/1.0\r\nCSeq: 1\r\n"
+        "Accept: application/sdp\r\n\r\n".encode()
+    ]
 
 
 def test_an_address_that_cannot_be_written_is_refused_without_its_password(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import threading
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ from flowrun.tasks.video.packets import Origin
 from flowrun.tasks.video.reader import Reader
 from flowrun.tasks.video.sections import Picture
 from flowrun.tasks.video.settings import VideoSettings
+from support import films
 from support.packets import plain_decoder
 
 S = 1_000_000_000
@@ -39,7 +41,9 @@ class Container:
             "sample_aspect_ratio": None,
             "start_time": None,
             "time_base": Fraction(1, 10),
-            "codec_context": SimpleNamespace(width=48, height=32, color_trc=2, reorder_depth=16),
+            "codec_context": SimpleNamespace(
+                width=48, height=32, color_trc=2, reorder_depth=16, name="h264", pix_fmt="odd"
+            ),
             "frames": 0,
             "disposition": 0,
             **stream,
@@ -499,6 +503,27 @@ def test_a_file_without_frames_is_an_error(config: dict[str, Any], text: str) ->
     assert str(reader.error) == text
 
 
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_file_of_which_nothing_can_be_shown_is_an_error(loop: bool) -> None:
+    pictures = [Picture(colour, None, at, None) for at, colour in enumerate([-1, -2])]
+    reader = reader_of(Container(*([it] for it in pictures)), loop=loop)
+    assert started(reader) == []
+    assert str(reader.error) == "'film' has pictures that cannot be converted (odd)"
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_file_of_which_nothing_can_be_decoded_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, loop: bool
+) -> None:
+    def refuse(decoder: Decoder, _packet: Any, _emit: Any) -> None:
+        decoder.damaged += 1
+
+    monkeypatch.setattr(Decoder, "feed", refuse)
+    reader = reader_of(Container(*shown(0, 1)), loop=loop)
+    assert started(reader) == []
+    assert str(reader.error) == "'film' has no frame that can be decoded (h264)"
+
+
 def test_a_live_source_may_end_without_frames() -> None:
     reader = reader_of(Container(), uri="rtsp://host/cam")
     assert started(reader) == []
@@ -728,3 +753,19 @@ def test_a_source_that_gives_a_picture_now_and_then_does_not_keep_one_back() -> 
 def test_what_was_ready_before_an_error_is_given() -> None:
     connection = Once(Container(*shown(0, 1), av.error.InvalidDataError(1, "odd")), live=True)
     assert len(frames(unopened(connection, uri="rtsp://host/cam"))) == 2
+
+
+def test_a_live_source_may_end_before_its_first_picture_is_awaited(tmp_path: Path) -> None:
+    """All of it was ready when it was opened; PyAV's iterators must not be asked again after their
+    end."""
+    path = films.draw(tmp_path / "film.ts", bf="0")
+    with av.open(str(path)) as container:
+        [stream] = container.streams.video
+        numbers = numbering.Numbering(
+            VideoSettings(source_uri="http://host/film"),
+            clock=lambda: S,
+            leave_out=lambda _number, _cause: None,
+        )
+        numbers.begin(stream, is_live=True)
+        packets = list(numbers.watched(container.demux(stream)))
+    assert sum(bool(it.size) for it in packets) == films.FRAMES
