@@ -158,7 +158,7 @@ def _instead(cause: BaseException) -> str:
 
 
 class WrongReturnError(TypeError):
-    """A function of a task returned what nobody sees.
+    """A function of a task returned what nobody sees, or what cannot be kept.
 
     function: the function. It has returned, so that no traceback shows its place.
     """

@@ -21,6 +21,7 @@ __all__ = [
     "mask_urls",
     "mask_within",
     "nearest",
+    "not_given_back",
     "one_line",
     "says_password",
     "says_secret",
@@ -221,6 +222,13 @@ def one_line(text: str) -> str:
 def storable(text: str) -> str:
     """`text` with lone surrogates, as in a file name that is not UTF-8, escaped: UTF-8 lacks them."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def not_given_back(number: int) -> str:
+    """That the log lacks pictures: how many."""
+    return (
+        f"{counted(number, 'picture')} {'is' if number == 1 else 'are'} not given back by the log"
+    )
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

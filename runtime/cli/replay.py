@@ -17,7 +17,7 @@ from flowrun.runtime.atomic import require_place
 from flowrun.runtime.cli.remote import fetched, run_argument
 from flowrun.runtime.errors import TaskError, UntrustedRun, UsageError
 from flowrun.runtime.printing import print_text
-from flowrun.runtime.wording import counted, one_line
+from flowrun.runtime.wording import counted, not_given_back, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -240,7 +240,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_text("nothing to compare: no task that ran published a logged message")
     if report.missing:
-        print_text(f"{report.missing:,} pictures are not given back by the log")
+        print_text(f"{not_given_back(report.missing)}")
         return 1
     return 0
 
@@ -449,7 +449,12 @@ def _verify(replay: Replay, count: int) -> int:
         print_text(
             f"{len(found.refused)} keyframes are refused, and cannot be verified: of cycles {cycles}"
         )
-    if found.forgetful or found.unsteady or found.refused:
+    for task, number in found.unfrozen.items():
+        print_text(
+            f"{counted(number, 'keyframe')} cannot be verified: freeze of task {task!r} failed in "
+            "the run"
+        )
+    if found.forgetful or found.unsteady or found.refused or found.unfrozen:
         return 1
     print_text("no task forgets anything that its outputs depend on")
     return 0

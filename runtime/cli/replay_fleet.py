@@ -15,7 +15,7 @@ from flowrun.runtime.cli.fleet_span import span_of
 from flowrun.runtime.cli.replay import how_to_trust, pace_of, values_of
 from flowrun.runtime.errors import LogError, UntrustedRun, UsageError
 from flowrun.runtime.printing import print_text
-from flowrun.runtime.wording import counted, one_line
+from flowrun.runtime.wording import counted, not_given_back, one_line
 
 if TYPE_CHECKING:
     from flowrun.runtime.fleet.found import FleetReport, PartReport
@@ -239,7 +239,7 @@ def _counts(found: ReplayReport) -> str:
     if found.tolerated:
         said += f", {found.tolerated:,} within the tolerance"
     if found.missing:
-        said += f", {found.missing:,} pictures are not given back by the log"
+        said += f", {not_given_back(found.missing)}"
     if found.recorded_error is not None:
         said += f"; the recorded error came again: {found.recorded_error}"
     return said

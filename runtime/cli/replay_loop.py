@@ -11,7 +11,7 @@ from flowrun.runtime.cli.failures import print_error
 from flowrun.runtime.cli.signals import Ended
 from flowrun.runtime.errors import FlowrunError
 from flowrun.runtime.printing import print_text
-from flowrun.runtime.wording import counted, one_line
+from flowrun.runtime.wording import counted, not_given_back, one_line
 
 if TYPE_CHECKING:
     from flowrun.runtime.replay.replay import ReplayReport
@@ -70,7 +70,7 @@ class _Seen:
                 print_text(one_line(f"note: {note}"))
         how = "" if report.first is None else str(report.first)
         if report.missing and not how:
-            how = f"{report.missing:,} pictures are not given back by the log"
+            how = f"{not_given_back(report.missing)}"
         self._different += bool(how)
         if how and not self._first:
             self._first = f"turn {self.turns:,}: {how}"

@@ -31,16 +31,17 @@ from typing import Any, cast
 import msgpack
 import numpy as np
 
+from flowrun.msgs.message import Message
 from flowrun.runtime.engine.background import BackgroundTask, Job, JobState
 from flowrun.runtime.engine.instances import Instance, changed_config
 from flowrun.runtime.engine.policy import ErrorPolicy, error_text, restart_task
 from flowrun.runtime.engine.rates import Rate
-from flowrun.runtime.errors import TaskError
+from flowrun.runtime.errors import TaskError, WrongReturnError
 from flowrun.runtime.graph.bind import BoundTask
 from flowrun.runtime.graph.config import changed_keys
 from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.task import Task, TaskConfig
-from flowrun.runtime.wording import MASK, mask_urls, spellings
+from flowrun.runtime.wording import MASK, mask_urls, spellings, with_article
 
 __all__ = [
     "THAW",
@@ -56,6 +57,7 @@ __all__ = [
 
 THAW = "thaw"
 _ARRAY = "__ndarray__"
+_HELD = "numbers, texts, bytes, NumPy arrays, None, and lists and dicts of these"
 _SHORTEST_SECRET, _SHORTEST_WORD = 4, 7
 """Length of the shortest secret that is masked in a state, and of the shortest one of letters alone that
 is masked within a text: the task goes on from there in a replay, and a mere word must stay."""
@@ -83,13 +85,21 @@ def freeze_task(
         frozen["live"] = changed_values(made.bound, config)
         if with_state and is_frozen(type(task)):
             # Packed and unpacked at once: what the task changes later does not reach it.
-            frozen["state"] = _without(_unpack(_pack(task.freeze())), secrets)
+            frozen["state"] = _without(_packed_once(task), secrets)
     except BaseException as error:  # whatever a library raises: the run goes on
         if is_users(error):
             raise
         made.freeze_error = error
         frozen["error"] = error_text(error, secrets)
     return frozen
+
+
+def _packed_once(task: Task) -> Any:
+    given = task.freeze()
+    try:
+        return _unpack(_pack(given))
+    except TypeError as error:
+        raise WrongReturnError(task.freeze, str(error)) from None
 
 
 def thaw_task(made: Instance, config: TaskConfig, frozen: Mapping[str, Any]) -> None:
@@ -296,7 +306,9 @@ def _default(value: Any) -> Any:
         return {_ARRAY: file.getvalue()}
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"freeze gave a {type(value).__name__}, which msgpack cannot hold")
+    what = with_article(type(value).__name__)
+    of = "; of a message, give its fields" if isinstance(value, Message) else ""
+    raise TypeError(f"freeze gave {what}, which a keyframe cannot hold: {_HELD}{of}")
 
 
 def _hook(value: dict[Any, Any]) -> Any:

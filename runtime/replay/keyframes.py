@@ -14,7 +14,7 @@ It can also begin at the first cycle of the run, where no task remembers anythin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, cast
 
@@ -24,11 +24,21 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import KEYFRAME_INTERVAL, KEYFRAME_TOPIC
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.replay.recorded import RecordedOutside
+from flowrun.runtime.wording import counted
 
-__all__ = ["Keyframe", "RecordedKeyframes"]
+__all__ = ["Keyframe", "RecordedKeyframes", "no_beginning"]
 
 Keyframe = tuple[int, dict[str, dict[str, Any]]]
 """A cycle, and what each task remembered before it; see `engine.keyframes`."""
+
+
+def no_beginning(cycles: Sequence[int], why: str) -> str:
+    """What a replay notes of keyframes at which it cannot begin, for one reason; "" of none."""
+    if not cycles:
+        return ""
+    others = counted(len(cycles) - 1, "other") if len(cycles) > 1 else ""
+    more = f", nor at {others}" if others else ""
+    return f"no replay can begin at the keyframe of cycle {cycles[0]}{more}: {why}"
 
 
 class RecordedKeyframes:
@@ -38,7 +48,9 @@ class RecordedKeyframes:
     note: called with a sentence on each keyframe at which no replay can begin.
     """
 
-    def __init__(self, log: Log, outside: RecordedOutside, *, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, log: Log, outside: RecordedOutside, *, note: Callable[[str, str], None]
+    ) -> None:
         self._log = log
         self._outside = outside
         self._note = note
@@ -50,6 +62,10 @@ class RecordedKeyframes:
         self.first_cycle: int = first
         """The first cycle of the log."""
         self._decodable: int | None = None
+        self._passed_over: dict[str, list[int]] = {}
+        """By the problem, the cycles of the keyframes at which no replay can begin."""
+        self.unfrozen: dict[str, set[int]] = {}
+        """By task, the cycles of the keyframes at which its `freeze` failed."""
         self.refused: set[int] = set()
         """The cycles of the keyframes that a task could not take up."""
 
@@ -118,7 +134,7 @@ class RecordedKeyframes:
         try:
             tasks = unpack_keyframe(payload)
         except ValueError as error:
-            self._note(f"the keyframe of cycle {cycle} cannot be read: {error}")
+            self._note(f"the keyframe of cycle {cycle} cannot be read: {error}", "")
             return None
         return {id_: frozen for id_, frozen in tasks.items() if id_ not in self._outside.fed}
 
@@ -126,7 +142,11 @@ class RecordedKeyframes:
         if cycle < self.first_decodable or cycle in self.refused:
             return False
         for problem in self._problems(cycle, tasks).values():
-            self._note(f"no replay can begin at the keyframe of cycle {cycle}: {problem}")
+            cycles = self._passed_over.setdefault(problem, [])
+            if cycle not in cycles:
+                before = no_beginning(cycles, problem)
+                cycles.append(cycle)
+                self._note(no_beginning(cycles, problem), before)
             return False
         return True
 
@@ -148,6 +168,7 @@ class RecordedKeyframes:
         for task_id, frozen in tasks.items():
             if "error" in frozen:
                 problems[task_id] = f"freeze of task {task_id!r} failed: {frozen['error']}"
+                self.unfrozen.setdefault(task_id, set()).add(cycle)
                 continue
             missing = self._missing_input(cycle, task_id, frozen)
             if missing is not None:

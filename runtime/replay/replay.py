@@ -49,7 +49,7 @@ from flowrun.runtime.replay.graph import (
     recorded_graph,
     with_config,
 )
-from flowrun.runtime.replay.keyframes import Keyframe, RecordedKeyframes
+from flowrun.runtime.replay.keyframes import Keyframe, RecordedKeyframes, no_beginning
 from flowrun.runtime.run.provenance import changes
 from flowrun.runtime.task import Task
 from flowrun.runtime.wording import listed, nearest
@@ -394,6 +394,12 @@ class Replay:
         return list(self._keyframes)
 
     @property
+    def unfrozen(self) -> dict[str, int]:
+        """Tasks whose `freeze` failed in the run, each with the number of keyframes, of those looked at,
+        that lack what it remembered."""
+        return {task: len(cycles) for task, cycles in self._keyframes.unfrozen.items()}
+
+    @property
     def refused(self) -> frozenset[int]:
         """The cycles of the keyframes that were tried, and that a task could not take up: its `thaw`
         raised. `seek` has begun at an earlier one, or at the beginning."""
@@ -548,8 +554,7 @@ class Replay:
                 self._keyframes.refuse(found[0])
                 found = next(others, None)
         if refused:
-            more = f", nor at {len(refused) - 1} others" if len(refused) > 1 else ""
-            self._note(f"no replay can begin at the keyframe of cycle {refused[0]}{more}: {why}")
+            self._note(no_beginning(refused, why))
         return found
 
     def _thaw(self, keyframe: Keyframe) -> None:
@@ -562,8 +567,10 @@ class Replay:
         self._graph.thaw(*keyframe)
         self._go_to(keyframe[0])
 
-    def _note(self, text: str) -> None:
-        if text not in self.notes:
+    def _note(self, text: str, in_place_of: str = "") -> None:
+        if in_place_of in self.notes:
+            self.notes[self.notes.index(in_place_of)] = text
+        elif text not in self.notes:
             self.notes.append(text)
 
     def _slot_of(self, output: str) -> int:

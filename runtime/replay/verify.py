@@ -20,6 +20,7 @@ class KeyframeReport:
     verified: cycles of the keyframes from which the replay ran.
     refused: cycles of those that a task could not take up, since its `thaw` raised; the replay's notes
         say which task, and what it raised.
+    unfrozen: tasks whose `freeze` failed in the run, each with the number of keyframes that lack them.
     cycles: number of cycles run from them.
     forgetful: tasks that make what was recorded when all runs from the start, but not from a
         keyframe: the cycle of the first such keyframe, and the difference.
@@ -29,6 +30,7 @@ class KeyframeReport:
 
     verified: list[int] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
+    unfrozen: dict[str, int] = field(default_factory=dict)
     cycles: int = 0
     forgetful: dict[str, tuple[int, Difference]] = field(default_factory=dict)
     unsteady: dict[str, Difference] = field(default_factory=dict)
@@ -83,4 +85,5 @@ def verify_keyframes(
                 if progress is not None:
                     progress(done + report.cycles)
             report.verified.append(cycle)
+        report.unfrozen = replay.unfrozen
     return report

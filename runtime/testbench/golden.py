@@ -17,7 +17,7 @@ from flowrun.runtime.replay.compare import Difference
 from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.testbench.pairs import Pair
 from flowrun.runtime.testbench.replays import Job, Replayed, replay_of, replay_runs
-from flowrun.runtime.wording import counted
+from flowrun.runtime.wording import counted, not_given_back
 
 __all__ = ["GoldenRun", "Verdict", "accept", "golden_runs", "put_back", "verdicts"]
 
@@ -124,7 +124,7 @@ class Verdict:
         if self.mended:
             found += f", {len(self.mended):,} more are now as labels say is right"
         if report.missing:
-            found += f", {report.missing:,} pictures are not given back by the log"
+            found += f", {not_given_back(report.missing)}"
         return found
 
 

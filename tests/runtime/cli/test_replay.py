@@ -184,6 +184,24 @@ def test_keyframes_are_verified(run, capsys):
     )
 
 
+def test_keyframes_that_a_freeze_has_failed_are_no_proof(tmp_path, capsys, monkeypatch):
+    freeze = helpers.Sum.freeze
+    monkeypatch.setattr(helpers.Sum, "freeze", lambda it: object() if it.total else freeze(it))
+    plan = plan_of(tmp_path, "n=Numbers(limit: 6); s=Sum", "n > s.a", SMALL)
+    record(plan, tmp_path / "run")
+    status, out, _ = flowrun(capsys, "replay", tmp_path / "run", "--verify-keyframes")
+    assert (status, out.splitlines()) == (
+        1,
+        [
+            "note: no replay can begin at the keyframe of cycle 4: freeze of task 's' failed: "
+            "WrongReturnError: freeze gave an object, which a keyframe cannot hold: numbers, texts, "
+            "bytes, NumPy arrays, None, and lists and dicts of these",
+            "7 cycles run from 1 keyframe (of cycles 0)",
+            "1 keyframe cannot be verified: freeze of task 's' failed in the run",
+        ],
+    )
+
+
 def test_a_forgetful_task_is_named(run, capsys, monkeypatch):
     from support import helpers
 

@@ -125,13 +125,23 @@ def test_arrays_come_back_with_shape_type_and_order(tmp_path):
         back.flags.writeable = True  # the task goes on with it
 
 
+CANNOT = (
+    "which a keyframe cannot hold: numbers, texts, bytes, NumPy arrays, None, and lists and dicts "
+    "of these"
+)
+
+
 @pytest.mark.parametrize(
     ("state", "error"),
     [
-        (np.array([object()]), "TypeError: freeze gave a ndarray, which msgpack cannot hold"),
-        (np.ma.array([1]), "TypeError: freeze gave a MaskedArray, which msgpack cannot hold"),
-        (object(), "TypeError: freeze gave a object, which msgpack cannot hold"),
-        ({(1, 2): 3}, "TypeError: freeze gave a dict whose keys are not texts or numbers"),
+        (np.array([object()]), "WrongReturnError: freeze gave a ndarray, " + CANNOT),
+        (np.ma.array([1]), "WrongReturnError: freeze gave a MaskedArray, " + CANNOT),
+        (object(), "WrongReturnError: freeze gave an object, " + CANNOT),
+        (
+            {"last": IntMsg(value=1)},
+            f"WrongReturnError: freeze gave an IntMsg, {CANNOT}; of a message, give its fields",
+        ),
+        ({(1, 2): 3}, "WrongReturnError: freeze gave a dict whose keys are not texts or numbers"),
         (OSError("gone"), "OSError: gone"),
     ],
 )

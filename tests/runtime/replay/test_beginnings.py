@@ -80,7 +80,7 @@ def keyframes_of(log, *, task=Held, gives=(), fed=(), fed_packets=(), unlogged=(
         inputs_of=lambda _: [SimpleNamespace(topic="/c/image" if fed_packets else "/i")],
         outputs_of=lambda _: [SimpleNamespace(topic="/o")],
     )
-    return RecordedKeyframes(log, outside, note=notes.append), notes
+    return RecordedKeyframes(log, outside, note=lambda text, _: notes.append(text)), notes
 
 
 def before(keyframes, cycle):

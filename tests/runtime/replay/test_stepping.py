@@ -233,11 +233,11 @@ def test_a_freeze_that_fails_is_logged_once_and_the_run_goes_on(tmp_path, monkey
         replay = Replay(log, env={})
         assert replay.run(start=8).first is None
         assert replay.notes == [
-            "no replay can begin at the keyframe of cycle 6: freeze of task 't' failed: TypeError: "
-            "freeze gave a object, which msgpack cannot hold",
-            "no replay can begin at the keyframe of cycle 3: freeze of task 't' failed: TypeError: "
-            "freeze gave a object, which msgpack cannot hold",
+            "no replay can begin at the keyframe of cycle 6, nor at 1 other: freeze of task 't' failed: "
+            "WrongReturnError: freeze gave an object, which a keyframe cannot hold: numbers, texts, "
+            "bytes, NumPy arrays, None, and lists and dicts of these",
         ]
+        assert verify_keyframes(Replay(log, env={}), count=9).unfrozen == {"t": 3}
 
 
 def test_a_task_that_forgets_is_named_and_none_downstream_of_it(tmp_path):
@@ -331,7 +331,9 @@ def test_arrays_of_all_kinds_come_back(total_run):
         assert (back.dtype, back.flags.f_contiguous) == (array.dtype, array.flags.f_contiguous)
         assert np.array_equal(back, array)
         assert back.flags.writeable
-    with pytest.raises(TypeError, match="^freeze gave a MaskedArray, which msgpack cannot hold$"):
+    with pytest.raises(
+        TypeError, match="^freeze gave a MaskedArray, which a keyframe cannot hold: "
+    ):
         keyframe._pack(np.ma.masked_array([1, 2], [True, False]))
     with pytest.raises(TypeError, match="^freeze gave a dict whose keys are not texts or numbers$"):
         keyframe._unpack(keyframe._pack({(1, 2): 3}))
