@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import typing
 from contextlib import suppress
@@ -24,6 +25,9 @@ from flowrun.msgs.fields import (
 )
 
 __all__ = ["Fields", "declared_fields"]
+
+_VALUES = (bool, int, float, str, bytes, list, dict, tuple, set, np.ndarray, np.generic)
+"""Types of values that a class may have set in the belief that they make a field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ def declared_fields(cls: type, message: type) -> Fields:
     message: `Message`, whose annotations declare no fields.
     """
     types = _field_types(cls, message)
+    _check_own(cls, message)
     arrays: dict[str, ArrayField] = {}
     defaults: dict[str, Any] = {}
     for name, declared in types.items():
@@ -76,9 +81,31 @@ def _field_types(cls: type, message: type) -> dict[str, Any]:
             continue
         for name in inspect.get_annotations(base):
             declared = hints[name]
-            if typing.get_origin(declared) is not ClassVar:
+            if ClassVar not in (declared, typing.get_origin(declared)):
                 types[name] = declared
     return types
+
+
+def _check_own(cls: type, message: type) -> None:
+    """Refuse what looks like a field and is none, and an `__init__` that a run could not call."""
+    for name, value in vars(cls).items():
+        is_known = name in inspect.get_annotations(cls) or name in inspect.get_annotations(message)
+        if name.startswith("_") or is_known or hasattr(message, name):
+            continue
+        if value is None or isinstance(value, _VALUES):
+            kind = "int | None" if value is None else type(value).__name__
+            raise MessageTypeError(
+                f"{cls.__name__}.{name} has no type; write a field as {name}: {kind} = {value!r}, and a "
+                f"constant as {name}: ClassVar = {value!r}"
+            )
+    if "__init__" in vars(cls):
+        try:
+            inspect.signature(cls.__init__).bind(None)  # type: ignore[misc]
+        except TypeError:
+            raise MessageTypeError(
+                f"{cls.__name__}.__init__ needs arguments, and a run gives none; leave it out: "
+                f"{cls.__name__}(name=value) sets fields"
+            ) from None
 
 
 def _array_field(cls: type, name: str, declared: Any) -> ArrayField | None:
@@ -108,6 +135,11 @@ def _default(cls: type, name: str, declared: Any) -> Any:
         )
     if any(name in base.__dict__ for base in cls.__mro__):
         value = getattr(cls, name)
+        if isinstance(value, dataclasses.Field):
+            raise MessageTypeError(
+                f"{cls.__name__}.{name}: a message is no dataclass; leave field() out: each message has "
+                "a list or dict of its own"
+            )
         if not allows(declared, value):
             raise MessageTypeError(
                 f"{cls.__name__}.{name}: default {value!r} is not a {type_name(declared)}"

@@ -40,6 +40,7 @@ source after an error (`on_error: restart`), which has a thread of its own.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, TypeVar, overload
@@ -47,6 +48,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, Type
 from flowrun.msgs.message import Message
 from flowrun.runtime.broadcast import Shows
 from flowrun.runtime.context import Context, Playback, State
+from flowrun.runtime.errors import TaskDefinitionError
 from flowrun.runtime.health import Backends, Health, HealthState, ServerHealth
 from flowrun.runtime.task_config import Live, TaskConfig
 
@@ -334,6 +336,11 @@ def task(function: F | None = None, /, *, external: bool = False) -> F | Callabl
     """
 
     def mark(function: F) -> F:
+        if inspect.isclass(function):
+            raise TaskDefinitionError(
+                f"@task is for functions, and {function.__name__} is a class; remove it: a class that "
+                "derives from Task is a task"
+            )
         vars(function)[_MARK] = external
         return function
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import types
@@ -320,6 +321,10 @@ def _port(task_name: str, name: str, declared: Any) -> Port:
         if message_type is M:  # a bare `Input`
             declared = "Input" if direction == "input" else "Output"
         elif bound is None or (isinstance(bound, type) and issubclass(bound, Message)):
+            if bound is not None and dataclasses.is_dataclass(bound):
+                raise TaskDefinitionError(
+                    f"{bound.__name__} is a message, and no dataclass: remove @dataclass"
+                )
             return _port_of(name, direction, message_type, required=required)
     raise TaskDefinitionError(
         f"{task_name}.process: parameter {name!r} must be Input[M], Input[M] | None or Output[M] "

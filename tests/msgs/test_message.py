@@ -1,6 +1,7 @@
 """Declaring messages, publishing, reading, copying, encoding."""
 
 import contextlib
+import dataclasses
 import json
 import re
 import types
@@ -85,6 +86,60 @@ def test_fields_and_defaults_stand_in_the_order_of_declaration() -> None:
     assert DerivedMsg.defaults == {"b": 6, "a": "", "c": None}
     assert BaseMsg.defaults == {"b": 5, "a": ""}
     assert DerivedMsg.field_types == {"b": int, "a": str, "c": float | None}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("x", 3, "x has no type; write a field as x: int = 3, and a constant as x: ClassVar = 3"),
+        (
+            "rows",
+            [],
+            "rows has no type; write a field as rows: list = [], and a constant as rows: ClassVar = []",
+        ),
+        (
+            "x",
+            None,
+            "x has no type; write a field as x: int | None = None, and a constant as x: ClassVar = None",
+        ),
+        (
+            "__init__",
+            lambda self, x: None,
+            "__init__ needs arguments, and a run gives none; leave it out: BadMsg(name=value) sets "
+            "fields",
+        ),
+    ],
+)
+def test_what_looks_like_a_field_and_is_none_is_refused(name: str, value: Any, text: str) -> None:
+    with pytest.raises(MessageTypeError, match=whole(f"BadMsg.{text}")):
+        type("BadMsg", (Message,), {"__module__": __name__, name: value})
+
+
+def test_a_field_of_a_dataclass_is_refused() -> None:
+    text = (
+        "BadMsg.rows: a message is no dataclass; leave field() out: each message has a list or dict of "
+        "its own"
+    )
+    with pytest.raises(MessageTypeError, match=whole(text)):
+
+        class BadMsg(Message):
+            rows: list[int] = dataclasses.field(default_factory=list)
+
+
+def test_constants_methods_and_an_init_without_arguments_are_no_fields() -> None:
+    class GoodMsg(Message):
+        x: int
+        limit: ClassVar = 9
+        _own = 3
+
+        def __init__(self, **fields: Any) -> None:
+            super().__init__(**fields)
+
+        @property
+        def double(self) -> int:
+            return 2 * self.x
+
+    assert GoodMsg.defaults == {"x": 0}
 
 
 def test_each_type_has_its_default() -> None:
