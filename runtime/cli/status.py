@@ -11,6 +11,7 @@ from flowrun.runtime.cli.board import answer_line, board, status_line, troubles
 from flowrun.runtime.cli.terminal import can_draw
 from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.printing import print_text
+from flowrun.runtime.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,7 +50,9 @@ class StatusDisplay:
 
     def __enter__(self) -> Self:
         where = self._run.directory or "nothing (--no-log)"
-        self._say(f"{self._run.name}: {len(self._run.plan.steps)} tasks, logging to {where}")
+        self._say(
+            f"{self._run.name}: {counted(len(self._run.plan.steps), 'task')}, logging to {where}"
+        )
         if self._url is not None:
             self._say(f"{self._run.name}: page and API at {self._url}")
         if self._screen is not None:

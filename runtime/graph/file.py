@@ -61,7 +61,9 @@ def read_text(path: Path, what: str = "graph file") -> str:
     except UnicodeDecodeError as error:
         before = data[: error.start].decode().split("\n")
         where = Location(str(path), len(before), len(before[-1]) + 1)
-        message = f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
+        message = (
+            f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}; save it as UTF-8"
+        )
         raise GraphError([Problem(where, message)]) from None
 
 
@@ -101,8 +103,8 @@ _YAML_WORDS = (
     ("could not find expected ':'", "expected ':' after the key"),
     ("expected <block end>", "unexpected here; check the indentation, or quote the text"),
     ("expected the node content", "expected a value"),
-    ("expected ',' or ']'", "expected ',' or ']'; quote a text that holds { } [ ] or ,"),
-    ("expected ',' or '}'", "expected ',' or '}'; quote a text that holds { } [ ] or ,"),
+    ("expected ',' or ']'", "expected ',' or ']'; quote a text that holds { } [ ] , or ' #'"),
+    ("expected ',' or '}'", "expected ',' or '}'; quote a text that holds { } [ ] , or ' #'"),
     ("while scanning a quoted scalar", "the quotes are not closed"),
     ("expected a single document", "a second document ('---'); a graph file holds one"),
 )

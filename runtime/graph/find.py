@@ -53,6 +53,7 @@ TaskTypes = Mapping[str, tuple[EntryPoint, ...]]
 
 _GROUP = "flowrun.tasks"
 _OWN_PACKAGE = "flowrun-runtime"
+_PROGRAM = "__main__"
 
 
 def task_types() -> TaskTypes:
@@ -214,6 +215,8 @@ def find_callable(name: str, *, folder: Path) -> Callable[..., Any]:
         if callable(value) and getattr(value, "__module__", None) == module_name
     )
     known = f"it has {listed(names)}" + nearest(attribute, names)
+    if found is None and module_name == _PROGRAM:
+        raise _gone(name)
     if found is None:
         raise UsageError(f"module {module_name!r} has no {attribute!r}; {known}")
     raise UsageError(
@@ -235,6 +238,8 @@ def why_not_called(function: Callable[..., Any], *given: Any, **named: Any) -> s
 def _find(path: str, *, folder: Path, base: type, what: str) -> Any:
     """The class below `base` that `path` names; for a task, also a function."""
     module_name, _, class_name = path.rpartition(".")
+    if module_name.startswith(f"{_PROGRAM}."):  # what a function of it has defined
+        raise _gone(path)
     module = _import(module_name, folder=folder)
     found = getattr(module, class_name, None)
     unused = _unused_neighbour(module_name, folder)
@@ -253,6 +258,8 @@ def _find(path: str, *, folder: Path, base: type, what: str) -> Any:
     )
     plural = {"task": "tasks", "message class": "message classes"}[what]
     known = f"its {plural}: {listed(names)}" + nearest(class_name, names)
+    if found is None and module_name == _PROGRAM:
+        raise _gone(path)
     if found is None:
         raise UsageError(f"module {module_name!r} has no {class_name!r}; {unused or known}")
     kind = f"a class that does not derive from {base.__name__}"
@@ -263,6 +270,14 @@ def _find(path: str, *, folder: Path, base: type, what: str) -> Any:
     elif not isinstance(found, type):
         kind = with_article(type(found).__name__)
     raise UsageError(f"{path!r} is not a {what} but {kind}; {unused or known}")
+
+
+def _gone(path: str) -> UsageError:
+    """Of a name in a program that is over."""
+    return UsageError(
+        f"{path!r} was defined in a script or a session that cannot be imported: put it at the top of a "
+        "module next to the graph, and name that; the log of its run says why, on its first lines"
+    )
 
 
 def _import(name: str, *, folder: Path) -> ModuleType:

@@ -139,6 +139,8 @@ _OURS = {
     "params": "config", "settings": "config",
 }  # fmt: skip
 """What other programs call our keys."""
+_ELSEWHERE = {"a task": "; those of its type belong under config: {...}"}
+"""Where keys that nothing is near to may belong."""
 _EXAMPLES = {
     "a task": "{id: n, type: Counter}",
     "a connection": "{src: n, dst: square, msg: IntMsg}",
@@ -239,7 +241,7 @@ class ValueReader:
                 self.problem(
                     key,
                     f"unknown key {name!r} in {what}; valid keys: {listed(keys)}"
-                    + nearest(_OURS.get(name, name), keys),
+                    + (nearest(_OURS.get(name, name), keys) or _ELSEWHERE.get(what, "")),
                 )
         if isinstance(node, yaml.MappingNode):
             for name in required:

@@ -180,6 +180,34 @@ def test_a_class_that_is_no_task_says_what_to_derive_it_from(said) -> None:
     )
 
 
+def test_a_class_marked_as_a_function_is_refused(said) -> None:
+    text = (
+        "@task is for functions, and A is a class; remove it: a class that derives from Task is a task "
+        "(at mine.py:"
+    )
+    assert text in said(
+        "from flowrun import task\n" + a("...").replace("class A", "@task\nclass A")
+    )
+
+
+def test_a_message_that_is_a_dataclass_is_refused(said) -> None:
+    code = (
+        "import dataclasses\n\n\n@dataclasses.dataclass\nclass NewMsg(Message):\n    x: int\n\n\n"
+    )
+    process = PROCESS.replace("Output[IntMsg]", "Output[NewMsg]")
+    text = "NewMsg is a message, and no dataclass: remove @dataclass (at mine.py:"
+    assert text in said(f"from flowrun.msgs import Message\n{code}" + a("...", process=process))
+
+
+@pytest.mark.parametrize("written", ["__main__.double", "__main__.main.<locals>.double"])
+def test_a_name_of_a_program_that_is_over_says_what_to_do(said, written: str) -> None:
+    assert said("", f"{{id: a, type: {written}}}") == (
+        f"g.yaml:3:19: '{written}' was defined in a script or a session that cannot be imported: put it "
+        "at the top of a module next to the graph, and name that; the log of its run says why, on its "
+        "first lines\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("written", "text"),
     [
@@ -210,6 +238,13 @@ def test_a_task_that_is_not_found_says_what_to_type(said, written: str, text: st
             "",
             "g.yaml:3:6: unknown key 'name' in a task; valid keys: id, type, config, background, "
             "on_error, every, rate_hz, deadline_ms, logging, missions, partition (did you mean 'id'?)",
+        ),
+        (
+            "{id: a, type: Square, limit: 5}",
+            "",
+            "g.yaml:3:27: unknown key 'limit' in a task; valid keys: id, type, config, background, "
+            "on_error, every, rate_hz, deadline_ms, logging, missions, partition; those of its type "
+            "belong under config: {...}",
         ),
         (
             "{id: a, type: Square}",

@@ -185,7 +185,10 @@ TWICE = f"includes: [{ONCE}, {ONCE}]"
         ),
         (
             "includes: [{path: bytes.bin}]",
-            ["bytes.bin:1:1: not UTF-8: byte 0xff at offset 0 (included at g.yaml:1:19)"],
+            [
+                "bytes.bin:1:1: not UTF-8: byte 0xff at offset 0; save it as UTF-8 (included at "
+                "g.yaml:1:19)"
+            ],
         ),
         (
             "includes: [{path: loop.yaml}]",

@@ -472,11 +472,11 @@ def test_a_mistake_in_the_structure_is_named_with_its_place(text: str, expected:
         ("a: ]", "1:4: not valid YAML: expected a value"),
         (
             "a: [b, ${C}]",
-            "1:9: not valid YAML: expected ',' or ']'; quote a text that holds { } [ ] or ,",
+            "1:9: not valid YAML: expected ',' or ']'; quote a text that holds { } [ ] , or ' #'",
         ),
         (
             "a: {b: ${C}}",
-            "1:9: not valid YAML: expected ',' or '}'; quote a text that holds { } [ ] or ,",
+            "1:9: not valid YAML: expected ',' or '}'; quote a text that holds { } [ ] , or ' #'",
         ),
         ("a: 'b", "1:6: not valid YAML: the quotes are not closed"),
         ("a: *b", "1:4: not valid YAML: alias '*b' has no anchor '&b' before it"),
@@ -570,7 +570,7 @@ def test_a_file_that_is_too_large_or_not_text_is_refused(tmp_path: Path) -> None
             f"{large}:1:1: the file has more than 1048576 bytes, which a graph file has at most"
         )
     path.write_bytes(b"tasks:\n  - \xff")
-    assert load_error(path) == f"{path}:2:5: not UTF-8: byte 0xff at offset 11"
+    assert load_error(path) == f"{path}:2:5: not UTF-8: byte 0xff at offset 11; save it as UTF-8"
 
 
 def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:

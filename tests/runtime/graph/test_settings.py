@@ -63,7 +63,7 @@ logging: {keep: {runs: 3}}
         ("count=3", "--set count: expected TASK.KEY=VALUE, such as cam.max_fps=5 or runtime.seed=7"),
         ("count.limit=x", "--set count.limit: 'limit' of task 'count' must be a whole number; got 'x'"),
         ("count.limit=[1", "--set count.limit: not valid YAML: expected ',' or ']'; quote a text that "
-         "holds { } [ ] or ,; the value is YAML"),
+         "holds { } [ ] , or ' #'; the value is YAML"),
         ("count.limit.x=1", "--set count.limit.x: 'x' is a key of a mapping, and the file has 3 there"),
         ("count.limit={{x}}", "--set count.limit: nothing gives {{x}} a value; constants and params "
          "here: most"),
