@@ -39,14 +39,23 @@ class Keeping:
     name: of the source.
     needs_crc: whether the log wants the CRC of each picture.
     lose: called for each picture of which nothing can be kept.
+    is_awaited: whether the cycle waits for the next picture. It then gets it at once, and makes its
+        pixels itself: both threads are busy, whichever of the two is slower.
 
     is_live: whether frames come at the source's own time. The cycle then gets each before anything is
         kept of it, and who looks at it waits for that; `do_put_off` is to be called afterwards.
     """
 
-    def __init__(self, name: str, *, needs_crc: bool, lose: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        needs_crc: bool,
+        lose: Callable[[], None],
+        is_awaited: Callable[[], bool],
+    ) -> None:
         self.is_live = False
-        self._needs_crc, self._lose = needs_crc, lose
+        self._needs_crc, self._lose, self._is_awaited = needs_crc, lose, is_awaited
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"keep {name}")
         self._demand = Demand()
         """For the pixels, by the frames' ids: pictures that are far apart are not worth it."""
@@ -119,8 +128,9 @@ class Keeping:
                 self._lose()
                 continue
             if isinstance(found, PlanarPicture) and not isinstance(found, AskedPicture):
-                if found.is_in_place:  # other threads decode meanwhile
-                    self._prepare(found, framed.keywords["frame_id"])
+                if found.is_in_place:
+                    if not self._is_awaited():  # other threads decode meanwhile
+                        self._prepare(found, framed.keywords["frame_id"])
                 elif not self.is_live:
                     _ = found.data  # copied: the decoder's memory of it is free again
             yield framed(found)

@@ -90,7 +90,12 @@ class Reader:
         self._stream: Any = None
         self._config = config
         self._wake = wake
-        self._keeping = Keeping(self.name, needs_crc=keeps_packets, lose=self._count_lost)
+        self._keeping = Keeping(
+            self.name,
+            needs_crc=keeps_packets,
+            lose=self._count_lost,
+            is_awaited=lambda: not self.frames.has_more(),
+        )
         is_partial = config.decode != "all"
         self._packets = PacketQueue(keeps_all=is_partial) if keeps_packets else None
         self._decoder: SourceDecoder

@@ -234,7 +234,7 @@ def test_a_live_key_frame_is_given_though_its_decoder_is_drained_at_once(
         VideoSettings(source_uri=str(damaged.original(originals, "h264.mp4"))), tmp_path
     )
     stream = made.streams.video[0]
-    keeping = Keeping("film", needs_crc=True, lose=lambda: None)
+    keeping = Keeping("film", needs_crc=True, lose=lambda: None, is_awaited=lambda: False)
     keeping.is_live = True
     decoder = decoder_of(stream)
     packet = next(made.demux(stream))
@@ -303,7 +303,7 @@ def test_what_is_not_read_is_not_decoded(originals: Path, monkeypatch: pytest.Mo
 
 
 def test_pictures_are_decoded_at_once_while_they_are_read(originals: Path) -> None:
-    keeping = Keeping("film", needs_crc=False, lose=lambda: None)
+    keeping = Keeping("film", needs_crc=False, lose=lambda: None, is_awaited=lambda: False)
     decoded = []
     with av.open(str(damaged.original(originals, "jpegs.avi"))) as container:
         stream = container.streams.video[0]
