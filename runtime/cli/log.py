@@ -24,7 +24,7 @@ from flowrun.runtime.cli.signals import exit_status
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.reader import Log, LogMessage
 from flowrun.runtime.printing import print_table, print_text
-from flowrun.runtime.wording import one_line
+from flowrun.runtime.wording import counted, one_line
 
 __all__ = ["add_parser", "run"]
 
@@ -191,7 +191,8 @@ def _check(args: argparse.Namespace) -> int:
         print_text(one_line(str(problem)))
     state = "" if finished else ", not finished: being written, or cut off (flowrun log recover)"
     print_text(
-        f"{args.path}: {cycles} cycles, {messages} messages, {len(problems)} problems{state}"
+        f"{args.path}: {counted(cycles, 'cycle')}, {counted(messages, 'message')}, "
+        f"{counted(len(problems), 'problem')}{state}"
     )
     return 1 if problems else 0
 

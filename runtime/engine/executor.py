@@ -53,6 +53,7 @@ from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.interrupts import Interrupted
 from flowrun.runtime.task import Playback, State
 from flowrun.runtime.threads import settled
+from flowrun.runtime.wording import counted
 
 __all__ = ["Executor", "StartInterrupted", "Timing"]
 
@@ -558,7 +559,7 @@ class Executor:
                 waiting.after_source_error()
 
     def _limit_of(self, cycle: int) -> str:
-        return f"the limit of {cycle - self._first} cycles"
+        return f"the limit of {counted(cycle - self._first, 'cycle')}"
 
     # -- moved by hand -------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from flowrun.runtime.log.slab.ends import build_end, build_summary
 from flowrun.runtime.log.slab.opening import open_file
 from flowrun.runtime.log.slab.reader import SlabReader
 from flowrun.runtime.log.slab.records import TRAILER, pack_message_index
+from flowrun.runtime.wording import counted
 
 __all__ = ["PART", "SlabReport", "mend_slab"]
 
@@ -51,8 +52,8 @@ class SlabReport:
     def __str__(self) -> str:
         if self.recovered:
             text = (
-                f"{self.path}: kept {self.cycles} cycles with {self.messages} messages, "
-                f"{self.size} bytes"
+                f"{self.path}: kept {counted(self.cycles, 'cycle')} with "
+                f"{counted(self.messages, 'message')}, {self.size} bytes"
             )
         elif self.lost is None:
             text = f"{self.path}: was finished already"

@@ -423,6 +423,7 @@ def test_the_progress_of_a_recovery_goes_from_slab_to_slab_and_chunk_to_chunk(tm
 def test_a_report_as_text():
     for slab, text in (
         (SlabReport(Path("a"), True, 3, 9, 100), "a: kept 3 cycles with 9 messages, 100 bytes"),
+        (SlabReport(Path("a"), True, 1, 1, 100), "a: kept 1 cycle with 1 message, 100 bytes"),
         (
             SlabReport(Path("a"), True, 3, 9, 100, "it"),
             "a: kept 3 cycles with 9 messages, 100 bytes; lost: it",
