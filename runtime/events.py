@@ -15,6 +15,7 @@ from flowrun.msgs.image import UnseenPacket
 
 __all__ = [
     "OUTSIDE",
+    "RESTATED",
     "Assigned",
     "Completion",
     "Dropped",
@@ -23,10 +24,12 @@ __all__ = [
     "Failed",
     "Injected",
     "Packets",
+    "Reached",
     "Replaced",
     "Restarted",
     "Set",
     "SourceState",
+    "Stays",
     "Switched",
     "unpack",
 ]
@@ -179,6 +182,46 @@ class Assigned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Stays(Event):
+    """Nothing happened: what the task sends to another partition has gone to this replica of it, up to
+    the cycle, and still does. Repeated for readers of a log whose beginning is gone; a replay does not
+    need this.
+
+    partition: the one that receives.
+    replica: the name of the replica.
+    """
+
+    kind: ClassVar[str] = "stays"
+
+    partition: str
+    replica: str
+
+    def pack(self) -> dict[str, Any]:
+        return _record(self.kind, self.task, key=self.partition, value=self.replica)
+
+
+@dataclass(frozen=True, slots=True)
+class Reached(Event):
+    """Nothing happened: this process's logs have all that the source takes of its sender up to a cycle.
+    Repeated for readers of a log whose beginning is gone; a replay does not need this.
+
+    run, cycle: the next cycle that is wanted: the sender's run, when it began, and the number there.
+    """
+
+    kind: ClassVar[str] = "reached"
+
+    run: int
+    cycle: int
+
+    def pack(self) -> dict[str, Any]:
+        return _record(self.kind, self.task, value=[self.run, self.cycle])
+
+
+RESTATED = (Stays.kind, Reached.kind)
+"""Kinds that repeat what earlier records said."""
+
+
+@dataclass(frozen=True, slots=True)
 class Failed(Event):
     """The task raised an error.
 
@@ -263,6 +306,11 @@ def unpack(record: Mapping[str, Any]) -> Event:
                 return Switched(task, key)
             case Assigned.kind:
                 return Assigned(task, key, value)
+            case Stays.kind:
+                return Stays(task, key, value)
+            case Reached.kind:
+                run, cycle = value
+                return Reached(task, run, cycle)
             case Failed.kind:
                 return Failed(
                     task, key, value, record.get("phase", _PROCESS), record.get("place", "")

@@ -266,8 +266,8 @@ CONSTANTS = Key(
 
 _KEEP = _section(
     "keep",
-    "Which of the graph's earlier runs in the same log directory stay when a run starts; the oldest "
-    "go first.",
+    "Which of the graph's earlier runs in the same log directory stay when a run starts; those "
+    "without a cycle go first, then the oldest.",
     KeepSpec,
     Key("gib", "number", "The disk space that they may take, in GiB; null: no limit."),
     Key(

@@ -20,16 +20,17 @@ from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.clock import Clock, ManualClock, monotonic_s
 from flowrun.runtime.context import CycleTime
 from flowrun.runtime.errors import FlowrunError, worded
-from flowrun.runtime.events import Assigned
+from flowrun.runtime.events import Assigned, Event, Reached
 from flowrun.runtime.graph.boundary import Boundary
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.graph.spec import GraphSpec, PartId
 from flowrun.runtime.links.hello import Hello, misfit
 from flowrun.runtime.links.lookout import Lookout
 from flowrun.runtime.links.news import News
+from flowrun.runtime.links.reached import reached_before
 from flowrun.runtime.links.receiver import Receiver
 from flowrun.runtime.links.rivals import only_one
-from flowrun.runtime.links.runs import Cursor, Runs, last_cursor
+from flowrun.runtime.links.runs import Cursor, Runs
 from flowrun.runtime.links.security import certificates_of, security_of
 from flowrun.runtime.links.sent import LogTail, SentLogs
 from flowrun.runtime.links.shipper import Shipper
@@ -40,7 +41,7 @@ from flowrun.runtime.links.transport import Query, Sample, Transport
 from flowrun.runtime.links.wire import Keys, Peer, Stream, graph_key
 from flowrun.runtime.links.zenoh import ZenohTransport, config_of, open_zenoh
 from flowrun.runtime.log.committed import CommittedCycles
-from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.message import LoggedCycle
 from flowrun.runtime.task import Message, Task
 
 __all__ = ["LinkError", "Links", "open_transport", "streams_of"]
@@ -73,6 +74,9 @@ class Committed(Protocol):
 
     @property
     def messages(self) -> Sequence[Message]: ...
+
+    @property
+    def events(self) -> Sequence[Event]: ...
 
     @property
     def time(self) -> CycleTime: ...
@@ -170,6 +174,8 @@ class Links:
         """By partition, the replicas that share what is sent to it."""
         self._spread_keys: dict[str, str] = {}
         self._sending_tasks: dict[str, str] = {}
+        self._spreads: dict[str, Spread] = {}
+        """By partition, to which of its replicas what is sent goes, as of the cycle committed last."""
         self._assigned: dict[str, str] = {}
         """By partition, the replica that was recorded last in this run."""
         self._unassigned_s: dict[str, float] = {}
@@ -196,14 +202,14 @@ class Links:
         by a thread, or by whoever moves the time by hand. `UsageError` where the
         transport cannot be opened, `LogError` where an earlier run's log cannot be read."""
         self._alone.enter_context(only_one(self._directory.parent, self._name, self._own))
-        cursors = {it.source: self._cursor(it) for it in self._plan.graph.receives}
+        cursors = reached_before(self._plan, self._directory)
         transport = self._transport = self._open(self._spec)
         self._look_out(transport)
         for boundary in self._plan.graph.receives:
             task = tasks[boundary.source].task
             assert isinstance(task, LinkSource)
             self._ins[boundary.source] = self._receive(
-                transport, boundary, cursors[boundary.source], task
+                transport, boundary, cursors.get(boundary.source), task
             )
         self._send(transport)
         transport.declare_alive(Keys.of(self._name, self._own).alive)
@@ -221,6 +227,12 @@ class Links:
         """A cycle was committed. On the cycles' thread."""
         for it in self._ins.values():
             it.committed = it.incoming.published or it.committed
+        if self._spreads and self._committed is not None:
+            is_said = any(isinstance(event, Assigned) for event in cycle.events)
+            if is_said or any(it.is_going_over for it in self._spreads.values()):
+                logged = LoggedCycle(*self._committed.last())
+                for spread in self._spreads.values():
+                    spread.look(logged)
         for out in self._in_step:
             if any(cycle.messages[slot].present for slot in out.slots):
                 out.awaited = cycle.time.cycle + 1
@@ -228,6 +240,18 @@ class Links:
             self._guarded(partial(self._acknowledge, self._now_s()))
         if not (self._sends_itself or self._acknowledges_itself):
             self._woken.set()
+
+    def restate(self) -> list[Event]:
+        """What records of the log up to the cycle that is being committed say of the links, for a reader
+        who no longer has them. On the cycles' thread."""
+        said: list[Event] = []
+        for name, it in self._ins.items():
+            cursor = it.incoming.published or it.committed
+            if cursor != Cursor(0, 0):
+                said.append(Reached(name, *cursor))
+        for partition, spread in self._spreads.items():
+            said += spread.restated(self._sending_tasks[partition])
+        return said
 
     def wait_in_step(self, is_over: Callable[[], bool]) -> None:
         """Wait until receivers that go in lock-step have in their logs what was sent. On the cycles'
@@ -348,18 +372,6 @@ class Links:
 
     # -- before the first cycle --------------------------------------------------------------------
 
-    def _cursor(self, boundary: Boundary) -> Cursor | None:
-        """Where this process's own logs end with what `boundary` brings."""
-        runs = Runs(self._directory.parent, graph=self._spec.name, partition=str(self._own))
-        for run in reversed(runs.look()):
-            if run.path.resolve() == self._directory.resolve():
-                continue
-            with Log(run.path) as log:
-                found = last_cursor(log, f"/{boundary.source}/origin")
-            if found is not None:
-                return found
-        return None
-
     def _receive(
         self, transport: Transport, boundary: Boundary, cursor: Cursor | None, task: LinkSource
     ) -> _In:
@@ -394,8 +406,11 @@ class Links:
                 self._spread_keys[partition.id] = spread_key(self._own, partition.id, spread)
                 self._sending_tasks[partition.id] = boundary.streams[0].task
         if sends:
+            tail = LogTail(self._directory, self._committed)
+            found = {it: self._spread(it, tail.coded) for it in self._replicas}
+            self._spreads = {it: spread for it, spread in found.items() if spread is not None}
             self._shipper = Shipper(
-                LogTail(self._directory, self._committed),
+                tail,
                 SentLogs(runs, self._run, self._own, spread=self._spread),
                 transport,
                 graph=self._name,

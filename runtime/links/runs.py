@@ -6,16 +6,12 @@ import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
-import msgpack
-
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.files import slab_paths
-from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.slab.bytes import Damage
 from flowrun.runtime.log.slab.format import PARTITION, RUN_NUMBER, STARTED_NS
 from flowrun.runtime.log.slab.reader import SlabReader
 
-__all__ = ["Cursor", "OwnRun", "Runs", "last_cursor"]
+__all__ = ["Cursor", "OwnRun", "Runs"]
 
 
 class Cursor(NamedTuple):
@@ -65,32 +61,3 @@ class Runs:
             started = int(metadata.get(STARTED_NS, "0"))
             return OwnRun(started, path, (int(metadata.get(RUN_NUMBER, "0")), started))
         return None
-
-
-def last_cursor(log: Log, topic: str) -> Cursor | None:
-    """The cursor after the last `OriginMsg` of `topic` in a log; None where it has none. Chunks whose
-    index says that they hold none are not read."""
-    for slab in reversed(log.slabs):
-        numbers = {it.topic: number for number, it in slab.preamble.channels.items()}
-        if topic not in numbers:
-            return None
-        for index in reversed(range(len(slab.structure.chunks))):
-            places = slab.places(index)
-            if places is not None and numbers[topic] not in places:
-                continue
-            found = _last_in(slab, index, topic)
-            if found is not None:
-                fields = msgpack.unpackb(found)
-                return Cursor(fields["run"], fields["cycle"] + 1)
-    return None
-
-
-def _last_in(slab: SlabReader, index: int, topic: str) -> memoryview | None:
-    """The last message of a topic in a chunk, as far as that can be read."""
-    found = None
-    with contextlib.suppress(Damage):
-        for _, _, _, _, entries in slab.cycles.records(index, None):
-            for name, _, payload in entries:
-                if name == topic:
-                    found = payload
-    return found

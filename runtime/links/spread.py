@@ -4,6 +4,9 @@ Without a record it is the one that rendezvous hashing chooses among all. A reco
 `/flowrun/control` names another one, from its cycle on; where pictures are sent as packets, from the
 next cycle on in which the packets of one begin with a key frame. So each cycle belongs to one replica,
 also after the sender has been started again, and one that was away gets its own when it comes back.
+
+A flight recorder removes such records with the slabs that hold them. So each slab begins with one of
+kind `stays`: who got what was sent before it; `assigned` follows it where that is about to change.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Collection, Sequence
 
 import msgpack
 
-from flowrun.runtime.events import Assigned
+from flowrun.runtime.events import Assigned, Event, Stays
 from flowrun.runtime.links.wire import Stream
 from flowrun.runtime.log.message import LoggedCycle
 from flowrun.runtime.log.slab.format import CONTROL_TOPIC
@@ -62,17 +65,42 @@ class Spread:
         """The replica that gets what follows, as far as it is recorded."""
         return self._wanted or self._to[-1]
 
+    @property
+    def is_going_over(self) -> bool:
+        """Whether another replica gets what follows the next key frame."""
+        return self._wanted is not None
+
+    def restated(self, task: str) -> list[Event]:
+        """The records that say of the cycles looked at what those who read on must know.
+
+        task: which sends.
+        """
+        said: list[Event] = [Stays(task, self.partition, self._to[-1])]
+        if self._wanted is not None:
+            said.append(Assigned(task, self.partition, self._wanted))
+        return said
+
     def look(self, cycle: LoggedCycle) -> None:
-        """Take account of the next cycle of the log."""
+        """Take account of the next cycle of the log. Cycles may be left out that have no record, while
+        nothing is going over."""
         for topic, _, payload in cycle.entries:
             if topic == CONTROL_TOPIC:
                 record = msgpack.unpackb(payload)
-                if record["kind"] == Assigned.kind and record["key"] == self.partition:
+                if record["key"] != self.partition:
+                    continue
+                if record["kind"] == Assigned.kind:
                     self._wanted = record["value"]
+                elif record["kind"] == Stays.kind:
+                    self._wanted = None
+                    self._go_over(cycle.cycle, record["value"])
         if self._wanted is not None and (not self._pictures or self._begins(cycle)):
-            self._from.append(cycle.cycle)
-            self._to.append(self._wanted)
+            self._go_over(cycle.cycle, self._wanted)
             self._wanted = None
+
+    def _go_over(self, cycle: int, replica: str) -> None:
+        if replica != self._to[-1]:
+            self._from.append(cycle)
+            self._to.append(replica)
 
     def at(self, cycle: int) -> str:
         """The replica to which a cycle belongs that was looked at."""

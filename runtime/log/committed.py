@@ -42,11 +42,13 @@ class CommittedCycles:
         self._topics = topics
         self._places: deque[_Place] = deque(maxlen=most)
         self._added = self._taken = 0
+        self._last: _Place | None = None
         self._reading: tuple[Slab, CycleReader] | None = None
 
     def add(self, cycle: int, slab: Slab, offset: int) -> None:
         """A cycle was committed at `offset` of `slab`. By the writer."""
-        self._places.append(_Place(self._added, cycle, slab, offset))
+        self._last = place = _Place(self._added, cycle, slab, offset)
+        self._places.append(place)
         self._added += 1
 
     def take(self, start: int | None) -> Iterator[tuple[int, int, list[Entry]]]:
@@ -68,17 +70,30 @@ class CommittedCycles:
                 raise FellBehind from None
             yield found
 
+    def last(self) -> tuple[int, int, list[Entry]]:
+        """The cycle that was committed last, as `take` gives it; it stays to be taken. On the thread
+        that commits. `FellBehind` where it cannot be read."""
+        assert self._last is not None
+        try:
+            return _read(self._last, self._last.slab.reader(self._topics))
+        except (Damage, ValueError):
+            raise FellBehind from None
+
     def close(self) -> None:
         """Let go of the slab."""
         self._places.clear()
-        self._reading = None
+        self._reading = self._last = None
 
     def _read(self, place: _Place) -> tuple[int, int, list[Entry]]:
         if self._reading is None or self._reading[0] is not place.slab:
             self._reading = None
             self._reading = place.slab, place.slab.reader(self._topics)
-        head = self._reading[1].head_at(place.offset)
-        entries = self._reading[1].entries(head)
-        if place.slab.is_lost:
-            raise Damage(place.offset, "it is not in the file")
-        return head.cycle, head.time_ns, entries
+        return _read(place, self._reading[1])
+
+
+def _read(place: _Place, reader: CycleReader) -> tuple[int, int, list[Entry]]:
+    head = reader.head_at(place.offset)
+    entries = reader.entries(head)
+    if place.slab.is_lost:
+        raise Damage(place.offset, "it is not in the file")
+    return head.cycle, head.time_ns, entries

@@ -1,20 +1,23 @@
 """Two runs of a graph -> the first message in which they differ.
 
 Compared are the messages of the tasks and what came from outside (`/flowrun/control`), cycle by
-cycle. Never compared: log lines, step tables, and fields that the schema calls measurements.
+cycle. Never compared: log lines, step tables, records that repeat earlier ones, and fields that the
+schema calls measurements.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from flowrun.msgs.difference import differing_field
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.events import RESTATED
 from flowrun.runtime.log.message import LogMessage, Topic
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.slab.format import KEYFRAME_TOPIC, LOG_TOPIC, STEPS_TOPIC
+from flowrun.runtime.log.slab.format import CONTROL_TOPIC, KEYFRAME_TOPIC, LOG_TOPIC, STEPS_TOPIC
 
 __all__ = ["LogComparison", "LogDifference", "compare_logs"]
 
@@ -117,6 +120,8 @@ def _cycles(log: Log) -> Iterator[_Cycle]:
     for message in log.messages(
         [name for name in log.topics if name not in (STEPS_TOPIC, KEYFRAME_TOPIC, LOG_TOPIC)]
     ):
+        if _repeats(message):
+            continue
         if current is None or current[0] != message.cycle:
             if current is not None:
                 yield current
@@ -124,6 +129,15 @@ def _cycles(log: Log) -> Iterator[_Cycle]:
         current[2].setdefault(message.topic, []).append(message)
     if current is not None:
         yield current
+
+
+def _repeats(message: LogMessage) -> bool:
+    """Whether a message is a record that repeats what an earlier one said."""
+    if message.topic != CONTROL_TOPIC:
+        return False
+    with contextlib.suppress(LogError):
+        return message.fields.get("kind") in RESTATED
+    return False
 
 
 def _difference(

@@ -3,6 +3,9 @@
 Runs are counted when they begin, and are removed in that order: the clock of a device that was off, or
 that somebody has set, says nothing about which is older.
 
+Runs that hold no cycle go first: a process that ends at once, and is started again and again, must not
+cost what was recorded before.
+
 Only files that a run consists of are removed, and only from runs that nobody writes. A run whose
 process was killed counts like one that ended in order: a device that is switched off, not stopped,
 would otherwise never have its disk tidied.
@@ -22,7 +25,8 @@ from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.directory import make_directory
 from flowrun.runtime.log.lock import LOCK_NAME, is_ahead, locked, remove_lock, slab_files
 from flowrun.runtime.log.slab import disk
-from flowrun.runtime.log.slab.format import RUN_NUMBER, STARTED_NS
+from flowrun.runtime.log.slab.bytes import Damage
+from flowrun.runtime.log.slab.format import CYCLE, PARTITION, RUN_NUMBER, STARTED_NS
 from flowrun.runtime.log.slab.opening import open_file
 from flowrun.runtime.log.slab.reader import SlabReader
 
@@ -40,6 +44,7 @@ class OldRun:
     number: which run it is of those that were begun in the directory; 0 if nobody has counted it.
     started_ns: when it began, by the clock that it had then.
     size: bytes of disk that its slabs take.
+    partition: the process of a partition whose run it is, "gpu/0"; None for a graph without any.
     problem: why it could not be removed; None if it was, or if that was not tried.
     """
 
@@ -47,6 +52,7 @@ class OldRun:
     number: int
     started_ns: int
     size: int
+    partition: str | None = None
     problem: str | None = None
 
 
@@ -57,24 +63,29 @@ def remove_old_runs(
     graph_path: str,
     runs: int | None,
     size: int | None,
+    partition: str | None = None,
     present: Path | None = None,
 ) -> list[OldRun]:
-    """Remove the oldest runs of a graph from `parent`; those that were chosen, oldest first.
+    """Remove the oldest runs of a graph from `parent`, those without a cycle first; those that were
+    chosen, in this order.
 
     graph, graph_path: its name and its file's absolute path, as its runs' metadata have them; both
-        must match. runs: how many may stay. size: how many bytes of disk those that stay may take.
+        must match. partition: the process of one, "gpu/0"; must match too. runs: how many may stay.
+        size: how many bytes of disk those that stay may take.
         present: a run that is passed over.
     Runs that are being written count, and stay. One that cannot be removed is returned with its
     `problem`, and the next is taken instead.
     """
     left = sorted(
-        _runs_of(parent, graph, graph_path, present),
+        (it for it in _runs_of(parent, graph, graph_path, present) if it.partition == partition),
         key=lambda run: (run.number, run.started_ns, run.path.name),
     )
+    if not _fits(len(left), sum(run.size for run in left), runs=runs, size=size):
+        left.sort(key=lambda run: _has_cycle(run.path))
     chosen: list[OldRun] = []
     count, total = len(left), sum(run.size for run in left)
     for run in left:
-        if (runs is None or count <= runs) and (size is None or total <= size):
+        if _fits(count, total, runs=runs, size=size):
             break
         try:
             if not _remove(run.path):
@@ -85,6 +96,26 @@ def remove_old_runs(
         chosen.append(run)
         count, total = count - 1, total - run.size
     return chosen
+
+
+def _fits(count: int, total: int, *, runs: int | None, size: int | None) -> bool:
+    return (runs is None or count <= runs) and (size is None or total <= size)
+
+
+def _has_cycle(path: Path) -> bool:
+    """Whether a run holds a cycle, or something that cannot be read."""
+    with contextlib.suppress(OSError, LogError, Damage):
+        return any(map(_slab_has_cycle, slab_files(path)))
+    return True
+
+
+def _slab_has_cycle(path: Path) -> bool:
+    slab = SlabReader(path, verify=False)
+    try:
+        chunks = range(len(slab.structure.chunks))
+        return any(it.opcode == CYCLE for index in chunks for it in slab.cycles.heads(index))
+    finally:
+        slab.close()
 
 
 def number_run(parent: Path, *, graph: str, graph_path: str, after_all: bool) -> int:
@@ -178,7 +209,7 @@ def _runs_of(parent: Path, graph: str, graph_path: str, present: Path | None) ->
             if metadata.get("graph") == graph and metadata.get("graph_path") == graph_path:
                 size = sum(_held(slab.lstat()) for slab in slabs)
                 number, started_ns = (_whole(metadata, key) for key in (RUN_NUMBER, STARTED_NS))
-                yield OldRun(path, number, started_ns, size)
+                yield OldRun(path, number, started_ns, size, metadata.get(PARTITION))
 
 
 def _whole(metadata: dict[str, str], key: str) -> int:

@@ -125,6 +125,11 @@ class LogWriter:
         ids = {channel.topic: channel.id for channel in channels}
         self._topics = {number: topic for topic, number in ids.items()}
         self._followed: CommittedCycles | None = None
+        self.restate: Callable[[], Sequence[Event]] = tuple
+        """Called at the commit of the first cycle of each slab and of cycles with a keyframe, on the
+        thread that commits: what earlier records said, and a reader must know who no longer has them."""
+        self._begins_slab = True
+        """Whether the next cycle is the first of its slab."""
         self._control = ids[fmt.CONTROL_TOPIC]
         self._log, self._keyframe = ids[fmt.LOG_TOPIC], ids[fmt.KEYFRAME_TOPIC]
         # One struct for the step table: its payload is a msgpack map of one binary.
@@ -239,7 +244,7 @@ class LogWriter:
             )
             stamp = steps[_STAMP_AT:_STAMP_ENDS]
             extra, total = b"", 1
-            if events or self._records or self._packed_records or keyframe:
+            if events or self._records or self._packed_records or keyframe or self._begins_slab:
                 extra, count = self._pack_extra(cycle, now_ns, events, keyframe)
                 total += count
             while True:
@@ -249,9 +254,10 @@ class LogWriter:
                 end = first + size
                 if end <= slab.room_ends_at or self._reserve(end):
                     break
-                self._slabs.go_on(size)  # and encode again: large pieces are aligned to the file
+                self._go_on(cycle, size)  # and encode again: large pieces are aligned to the file
                 slab = self._slabs.slab
-                self._note_slab(cycle)
+                extra, count = self._pack_extra(cycle, now_ns, events, keyframe)
+                total = 1 + count
             self._store(slab, _pack_checked(cycle, now_ns, total + outputs, size), records, size)
             if self._followed is not None:
                 self._followed.add(cycle, slab, slab.cycles[-1])
@@ -261,6 +267,7 @@ class LogWriter:
                 self._packed_records = []
             self.messages += outputs
             self._last = cycle, now_ns
+            self._begins_slab = False
 
     @property
     def picture_bytes(self) -> dict[str, int]:
@@ -268,8 +275,11 @@ class LogWriter:
         encoded = {topic: it.pixel_bytes for topic, it in list(self._pictures.items())}
         return {**self._raw_bytes, **encoded}
 
-    def _note_slab(self, cycle: int) -> None:
-        """A slab begins with `cycle`; where only some are kept, tell what encodes pictures."""
+    def _go_on(self, cycle: int, size: int) -> None:
+        """Begin the next slab with `cycle`, or with lines before it, of `size` bytes; where only some
+        slabs are kept, tell what encodes pictures."""
+        self._slabs.go_on(size)
+        self._begins_slab = True
         self._first_cycles.append(cycle)
         if len(self._first_cycles) == self._first_cycles.maxlen:
             for encoder in self._pictures.values():
@@ -465,10 +475,14 @@ class LogWriter:
     def _pack_extra(
         self, cycle: int, now_ns: int, events: Sequence[Event], keyframe: bytes | None
     ) -> tuple[bytes, int]:
-        """The events, the keyframe and the log records that wait, and how many they are."""
+        """What is said again, the events, the keyframe and the log records that wait, and how many they
+        are."""
         # Kept until they are committed: the cycle may have to be committed again without a message.
         self._packed_records += self._take_records()
-        extra = [(self._control, now_ns, self._pack(event.pack())) for event in events]
+        restated = self.restate() if self._begins_slab or keyframe is not None else ()
+        extra = [
+            (self._control, now_ns, self._pack(event.pack())) for event in (*restated, *events)
+        ]
         if keyframe is not None:
             extra.append((self._keyframe, now_ns, keyframe))
         extra += self._packed_records
@@ -501,7 +515,7 @@ class LogWriter:
         records = _messages(cycle, now_ns, packed)
         size = len(records)
         if not self._reserve(self._slabs.slab.position + _CYCLE_SIZE + size):
-            self._slabs.go_on(size)
+            self._go_on(cycle, size)
         slab = self._slabs.slab
         checked = _pack_checked(cycle, now_ns, len(packed), size)
         self._store(slab, checked, records, size, head=_LINES_HEAD, crc_start=_LINES_CRC)

@@ -31,6 +31,7 @@ from flowrun.runtime.graph.privacy import leaks
 from flowrun.runtime.graph.spec import GraphSpec
 from flowrun.runtime.interrupts import is_users, telling_interrupts
 from flowrun.runtime.links.links import Links
+from flowrun.runtime.links.reached import reached_before, said_of
 from flowrun.runtime.links.status import PartStatus
 from flowrun.runtime.links.transport import Transport
 from flowrun.runtime.log.writer import LogWriter
@@ -143,12 +144,14 @@ class Run:
         # A task may change the working directory.
         self._place = directory
         place = None if directory is None else directory.absolute()
+        is_part = place is not None and plan.graph.spec.part is not None
         self._recording = Recording(
             plan,
             place,
             started_ns=self._started_ns,
             now_ns=clock.now_ns,
             after=None if begins is None else (begins.run_id, begins.cycle),
+            says=said_of(reached_before(plan, place)) if is_part and place is not None else {},
         )
         with _CONFIGURING:
             self._lines = configure_logs(
@@ -340,6 +343,8 @@ class Run:
             committed=None if writer is None or not sends else writer.follow(),
             transport=transport,
         )
+        if writer is not None:
+            writer.restate = links.restate
         links.on_error = self.executor.stop
         links.hold = self.executor.hold
         links.assign = self.executor.assign

@@ -8,10 +8,11 @@ import os
 import resource
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flowrun.runtime.errors import LogError, NoKey, UsageError
@@ -59,6 +60,7 @@ class Recording:
     now_ns: the time, for its end.
     after: the run that this one goes on with, and the number of its first cycle; None: it starts from
         nothing.
+    says: what more its metadata says.
 
     Raises `LogError` where the log cannot be begun, unless the graph lets the run go on without.
     """
@@ -71,6 +73,7 @@ class Recording:
         started_ns: int,
         now_ns: Callable[[], int],
         after: tuple[str, int] | None = None,
+        says: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.directory = directory
         self.writer: LogWriter | None = None
@@ -98,9 +101,9 @@ class Recording:
             return
         try:
             tidy(directory.parent, graph=self._graph.name)
-            before = {}
+            before = dict(says)
             if after is not None:
-                before = {"continues": after[0], "gap_from_cycle": str(after[1])}
+                before |= {"continues": after[0], "gap_from_cycle": str(after[1])}
             self.writer = self._make_writer(directory, started_ns, before)
             self.directories, self.is_on = (directory,), True
         except LogError as error:
@@ -268,6 +271,7 @@ class Recording:
             directory.parent,
             graph=self._graph.name,
             graph_path=str(self._graph.path.absolute()),
+            partition=None if self._graph.part is None else str(self._graph.part),
             runs=None if keep.runs is None else keep.runs - 1,
             size=None if keep.gib is None else max(0, int(keep.gib * 2**30) - taken),
             present=directory,

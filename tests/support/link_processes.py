@@ -2,10 +2,12 @@
 and a receiver that writes what it gets into a log of its own. Both can be killed and come back."""
 
 from flowrun.msgs import IntMsg
+from flowrun.runtime.events import Reached
 from flowrun.runtime.links.delivery import next_batch
 from flowrun.runtime.links.origin import OriginMsg
+from flowrun.runtime.links.reached import last_cursor, said_of
 from flowrun.runtime.links.receiver import Receiver
-from flowrun.runtime.links.runs import Runs, last_cursor
+from flowrun.runtime.links.runs import Runs
 from flowrun.runtime.links.sent import LogTail, SentLogs
 from flowrun.runtime.links.shipper import Shipper
 from flowrun.runtime.links.wire import Keys, Peer, Stream
@@ -28,8 +30,8 @@ class Process:
         self.outputs, self.runs, self.writer = outputs, 0, None
         directory.mkdir(exist_ok=True)
 
-    def begin(self, *, clock_ns=0, **options):
-        """clock_ns: by how much its clock is wrong."""
+    def begin(self, *, clock_ns=0, says=None, **options):
+        """clock_ns: by how much its clock is wrong. says: what more the run's metadata says."""
         self.runs += 1
         self.run = 1_000_000_000 * self.runs + clock_ns
         self.path = self.directory / f"{GRAPH}-{self.runs}"
@@ -39,6 +41,7 @@ class Process:
             PARTITION: str(self.peer),
             STARTED_NS: str(self.run),
             RUN_NUMBER: str(self.runs),
+            **(says or {}),
         }
         sizes = {"slab_size_mib": 1, "section_size_mib": 1, "sync_s": None, **options}
         self.writer = LogWriter(
@@ -121,10 +124,12 @@ class ReceiverProcess(Process):
         cursor = None
         for path in reversed(self.logs()):
             with Log(path) as log:
-                cursor = last_cursor(log, ORIGIN)
+                cursor = last_cursor(log, "from_dock")
             if cursor is not None:
                 break
-        super().begin(**options)
+        self.reached = cursor
+        super().begin(says=said_of({} if cursor is None else {"from_dock": cursor}), **options)
+        self.writer.restate = self.restate
         self.receiver = Receiver(
             self.transport,
             graph=GRAPH,
@@ -138,6 +143,9 @@ class ReceiverProcess(Process):
         self.transport.watch_alive(
             Keys.of(GRAPH, SENDER).alive, lambda there: there and self.receiver.reconnected()
         )
+
+    def restate(self):
+        return [] if self.reached is None else [Reached("from_dock", *self.reached)]
 
     def pump(self, now_ns):
         if self.writer is not None:
@@ -169,6 +177,7 @@ class ReceiverProcess(Process):
             },
             tov_ns=batch.time_ns,
         )  # fmt: skip
+        self.reached = batch.after
         self.commit()
         self.receiver.acknowledge(batch.after)
         return True

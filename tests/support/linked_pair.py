@@ -16,7 +16,8 @@ from zlib_ng.zlib_ng import crc32
 
 from flowrun.runtime.cli import main as flowrun
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.links.runs import OwnRun, Runs, last_cursor
+from flowrun.runtime.links.reached import last_cursor
+from flowrun.runtime.links.runs import OwnRun, Runs
 from flowrun.runtime.log.message import LoggedCycle
 from flowrun.runtime.log.reader import Log
 from support.cut_proxy import CutProxy, free_port
@@ -237,7 +238,7 @@ class Pair:
             with contextlib.suppress(LogError, ValueError), Log(run.path) as log:
                 if part == "dock":
                     return numbers.index(run.run), _last_cycle(log)
-                cursor = last_cursor(log, "/from_dock/origin")
+                cursor = last_cursor(log, "from_dock")
                 if cursor is not None:
                     return numbers.index(cursor.run), cursor.cycle - 1
         return -1, -1

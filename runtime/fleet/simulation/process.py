@@ -27,6 +27,7 @@ from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.graph.spec import GraphSpec, PartId
 from flowrun.runtime.links.fake import FakeNetwork, FakeTransport
 from flowrun.runtime.links.links import LinkError, Links
+from flowrun.runtime.links.reached import reached_before, said_of
 from flowrun.runtime.links.runs import Cursor
 from flowrun.runtime.links.source import GapError
 from flowrun.runtime.links.transport import Transport
@@ -200,6 +201,7 @@ class Process:
             started_ns=started_ns,
             now_ns=self._clock.now_ns,
             after=None if begins is None else (begins.run_id, begins.cycle),
+            says=said_of(reached_before(self.plan, directory)),
         )
         log = structlog.get_logger().bind(part=str(self.part))
         recording.report_to(log)
@@ -222,6 +224,8 @@ class Process:
             transport=self._open,
             now_s=lambda: self._world.time_ns / 1e9,
         )
+        if recording.writer is not None:
+            recording.writer.restate = links.restate
         links.on_error, links.hold, links.assign = executor.stop, executor.hold, executor.assign
         executor.observer = self._look
         self._is_finished = self.dies = False

@@ -57,6 +57,9 @@ MISSION = "mission"
 PARTITION = "partition"
 """Key of the Metadata "flowrun": the process of a partition that ran, "gpu/0"; missing where a graph has
 no partitions."""
+REACHED = "reached"
+"""Key of the Metadata "flowrun": how far the process had come with what other partitions send when the
+run began, JSON: by source task, the run and the cycle that are wanted next."""
 PEAK_MEMORY = "peak_memory_bytes"
 """Key of the Metadata with which a run ends: the most memory that its process had."""
 SETTINGS = "settings"

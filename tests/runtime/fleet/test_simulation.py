@@ -17,10 +17,11 @@ from flowrun.runtime.fleet.simulation.mischief import FAULTS, chosen_faults
 from flowrun.runtime.fleet.simulation.shrinking import shrunk
 from flowrun.runtime.graph.read import load_graph
 from flowrun.runtime.graph.spec import PartId
-from flowrun.runtime.links import links as links_module
+from flowrun.runtime.links import reached as reached_module
 from flowrun.runtime.links.links import Links
+from flowrun.runtime.links.reached import last_cursor
 from flowrun.runtime.links.receiver import Receiver
-from flowrun.runtime.links.runs import Cursor, last_cursor
+from flowrun.runtime.links.runs import Cursor
 from flowrun.runtime.links.spread import Spread
 from flowrun.runtime.replay.recorded import RecordedOutside
 from support.paths import GRAPHS, MEDIA
@@ -161,7 +162,7 @@ def goes_back_by_one(patch: pytest.MonkeyPatch) -> None:
         found = last_cursor(*args)
         return None if found is None else Cursor(found.run, found.cycle - 1)
 
-    patch.setattr(links_module, "last_cursor", careless)
+    patch.setattr(reached_module, "last_cursor", careless)
 
 
 def acknowledges_too_early(patch: pytest.MonkeyPatch) -> None:

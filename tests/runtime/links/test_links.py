@@ -3,6 +3,7 @@
 import socket
 import sys
 import threading
+from functools import partial
 
 import pytest
 
@@ -38,7 +39,7 @@ def address():
 class Fleet:
     """The runs of a graph's partitions, each on a thread of its own."""
 
-    def __init__(self, folder, tasks, cnx, *, network="", gpu=""):
+    def __init__(self, folder, tasks, cnx, *, network="", gpu="", logging=""):
         self.folder, self.path = folder, folder / "fleet.yaml"
         at = address()
         self.text = (
@@ -46,7 +47,7 @@ class Fleet:
             f"network: {{{network}}}\n"
             f"tasks: [{tasks}]\n"
             f"cnx: [{cnx}]\n"
-            "logging: {slab_size_mib: 8, section_size_mib: 1}\n"
+            f"logging: {{slab_size_mib: 8, section_size_mib: 1{logging}}}\n"
         )
         self.path.write_text(self.text)
         self.results, self.runs, self.threads, self.count = {}, {}, {}, 0
@@ -146,6 +147,35 @@ def test_a_receiver_that_comes_back_goes_on_where_its_log_ends(tmp_path, enough)
         ]
         sent = [it.fields["value"] for it in dock.messages("/n/number")]
     assert values == sent == list(range(len(sent)))
+
+
+def test_a_receiver_that_keeps_no_earlier_run_goes_on_where_it_was(tmp_path, enough):
+    fleet = Fleet(tmp_path, numbers("limit: null"), link(""), logging=", keep: {runs: 1}")
+    fleet.begin("dock")
+    origins = []
+
+    def note(came, cycle):
+        origins.extend(
+            (slot_message.first, slot_message.cycle)
+            for slot, slot_message in zip(run.plan.slots, cycle.messages, strict=True)
+            if slot.port == "origin" and slot_message.present
+        )
+        if cycle.time.cycle > 5:
+            came.set()
+
+    for _ in range(3):
+        came = threading.Event()
+        run = fleet.begin("gpu")
+        run.watch(partial(note, came))
+        assert came.wait(30)
+        fleet.stop("gpu")
+    enough.set()
+    fleet.stop("dock")
+    assert len(list((tmp_path / "gpu").glob("fleet-*"))) == 1
+    assert [first for first, _ in origins[1:]] == [last + 1 for _, last in origins[:-1]]
+    with fleet.log("gpu") as log:
+        records = [it.fields for it in log.messages("/flowrun/control")]
+    assert [it["task"] for it in records if it["kind"] == "reached"][:1] == ["from_dock"]
 
 
 def test_the_latest_is_delivered_and_what_was_passed_over_is_counted(tmp_path):

@@ -479,3 +479,26 @@ def test_a_directory_that_may_not_be_read_may_hold_another(tmp_path, monkeypatch
     monkeypatch.setattr(os, "open", refuse)
     make_directory(tmp_path / "a")
     assert (tmp_path / "a").is_dir()
+
+
+def test_runs_without_a_cycle_go_before_all_others(tmp_path):
+    paths = make_runs(tmp_path, 3)
+    plan = plan_with(tmp_path)
+    for number in (7, 8):
+        made = Run(
+            plan, clock=ManualClock(START_NS + number), directory=paths[0].parent / f"g-{number}"
+        )
+        made.log.error("a task cannot start")
+        made._finish("error", "a task cannot start")
+    assert remove(tmp_path, runs=4) == ["g-7"]
+    assert remove(tmp_path, runs=2) == ["g-8", "g-0"]
+
+
+def test_the_runs_of_another_process_of_the_fleet_stay(tmp_path):
+    make_runs(tmp_path, 2)
+    path = str(tmp_path / "g.yaml")
+    runs = tmp_path / "runs"
+    assert (
+        remove_old_runs(runs, graph="g", graph_path=path, runs=0, size=0, partition="gpu/0") == []
+    )
+    assert left(tmp_path) == ["g-0", "g-1"]
