@@ -111,15 +111,16 @@ class RecordedKeyframes:
         return self._decodable
 
     def _decodable_from(self, topic: str) -> int:
+        """The cycle after the last picture of `topic` that needs packets the log lacks."""
         begin: int | None = None
-        last = self.first_cycle
+        found = self.first_cycle
         for message in self._log.messages(topic):
-            last = message.cycle
-            begin = last if begin is None else begin
+            begin = message.cycle if begin is None else begin
             picture = StoredPicture.parse(message.payload)
             if not picture.holds_packets or picture.own["key"] >= begin:
-                return last
-        return last + 1
+                break
+            found = message.cycle + 1
+        return found
 
     def _readable(self) -> Iterator[Keyframe]:
         """All keyframes of the log that can be read."""

@@ -70,6 +70,19 @@ tasks:
 cnx:
   - {{src: cam, dst: infer, msg: ImageRgb8Msg}}
 """
+LATE_PICTURES = f"""\
+partitions: {{dock: {{}}, gpu: {{recover: replay}}}}
+tasks:
+  - id: cam
+    type: VideoCapture
+    partition: dock
+    config: {{source_uri: '{MEDIA / "shapes.mp4"}', realtime: true}}
+  - {{id: n, type: Counter, partition: gpu, config: {{limit: 85, rate_hz: 10}}}}
+  - {{id: small, type: Resize, partition: gpu, rate_hz: 2, config: {{width: 64, height: 48}}}}
+cnx:
+  - {{src: cam, dst: small, msg: ImageRgb8Msg}}
+"""
+"""The first cycle of a gpu that is started again has what its tasks remember, and no picture."""
 ALL = ",".join(FAULTS)
 pytestmark = pytest.mark.slow
 
@@ -122,6 +135,14 @@ def test_whatever_goes_wrong_each_message_comes_once(
     said = capsys.readouterr().out
     assert said.startswith("6 seeds, ")
     assert " deliveries came once and in order, and all fleets replay identically (" in said
+
+
+def test_what_is_taken_up_before_the_first_picture_is_in_the_replay(
+    graph: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph.write_text(LATE_PICTURES)
+    options = ["--seed", "1", "--for", "4s", "--faults", "kill,slow,cut"]
+    assert main(["simulate", str(graph), *options]) == 0, capsys.readouterr()
 
 
 @pytest.mark.long
