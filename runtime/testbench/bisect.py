@@ -166,14 +166,13 @@ def bisect_commits(
             return found
 
         said = _git(tree, "bisect", "start", ends[bad], ends[good])
-        while "is the first bad commit" not in said and "only 'skip'ped" not in said:
+        while not (ended := _ended(tree)):
             commit = _commit(tree, "HEAD")
             tried = done.get(commit) or trial(commit, _left(said))
             word = "skip" if tried.error else "bad" if tried.change else "good"
             said = _git(tree, "bisect", word, may_fail=True)
-        if "is the first bad commit" not in said:
-            lines = [line for line in said.splitlines() if len(line) == 40 and line.isalnum()]
-            names = [_git(tree, "log", "-1", "--format=%h %s", line) for line in lines]
+        if len(ended) > 1:
+            names = [_git(tree, "log", "-1", "--format=%h %s", commit) for commit in ended]
             return Found(len(done), None, names)
         first = _commit(tree, "refs/bisect/bad")
         if first not in done:
@@ -224,6 +223,7 @@ def _replayed(
             env=env,
             capture_output=True,
             text=True,
+            errors="replace",  # what a task prints
             check=False,
         )
         if not found.exists():
@@ -262,6 +262,7 @@ def _git(folder: Path, *arguments: str, may_fail: bool = False) -> str:
             env={**_outside_hooks(), "LC_ALL": "C"},
             capture_output=True,
             text=True,
+            errors="replace",  # old subjects, in other encodings
             check=False,
         )
     except OSError as error:
@@ -362,6 +363,19 @@ def _environment(top: Path, tree: Path) -> dict[str, str]:
 def _outside_hooks() -> dict[str, str]:
     """The environment without what git tells its hooks, such as that of another repository."""
     return {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+
+def _ended(tree: Path) -> list[str]:
+    """The commits of which one is the first bad one, once git has no other to try; until then, none.
+
+    From the log of the search, whose lines no subject of a commit can look like.
+    """
+    ends = ("# first bad commit: [", "# possible first bad commit: [")
+    return [
+        line.partition("[")[2].partition("]")[0]
+        for line in _git(tree, "bisect", "log").splitlines()
+        if line.startswith(ends)
+    ]
 
 
 def _left(said: str) -> int | None:

@@ -96,6 +96,32 @@ def test_commits_that_cannot_be_replayed_are_passed_over(repository, monkeypatch
 
 
 @pytest.mark.parametrize(
+    "subject",
+    [
+        f"Revert: {'a' * 40} is the first bad commit",
+        "There are only 'skip'ped commits left to test.",
+        "# first bad commit: [a]",
+        "caf\udce9",  # not UTF-8
+    ],
+)
+def test_subjects_of_commits_lead_no_search_astray(repository, monkeypatch, subject):
+    git(repository, "config", "i18n.commitEncoding", "latin-1")
+    for number in range(65, 69):
+        (repository / "number.txt").write_text(f"{number}")
+        git(repository, "commit", "-qam", subject)
+    git(repository, "config", "--unset", "i18n.commitEncoding")
+    git(repository, "config", "i18n.logOutputEncoding", "latin-1")
+    replays_by(monkeypatch, 67, broken=(66,))
+    found, _ = commits_of(repository)
+    assert found.first is None
+    assert len(found.candidates) == 2
+    replays_by(monkeypatch, 67)
+    found, _ = commits_of(repository)
+    assert found.first is not None
+    assert found.first.name.startswith(git(repository, "log", "-1", "--format=%h ", "HEAD~1"))
+
+
+@pytest.mark.parametrize(
     ("first", "ends", "said"),
     [
         (65, ("HEAD~64", "HEAD"), "at HEAD the run is as it was recorded"),
