@@ -55,6 +55,9 @@ def replay_with_faults(
     for note in first.notes:
         print_text(one_line(f"note: {note}"))
     print_text(_counted(tried.happened, faults))
+    hit = {it.fault for it in tried.happened}
+    for fault in (fault for at, fault in enumerate(faults) if at not in hit):
+        print_text(f"note: {fault.task}.{fault.kind} hit no message, so nothing of it was tried")
     if tried.violation is None:
         print_text(
             f"{counted(tried.cycles, 'cycle')}: no task raised an error that was not recorded"

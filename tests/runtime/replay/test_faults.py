@@ -183,5 +183,11 @@ def test_the_command_says_what_happened_and_how_to_see_it_again(recorded, capsys
     assert "3 of 8 faults are enough" in out
     assert main([*run, "--fault", command.rpartition(" ")[2]]) == 1
     assert main([*run, "--fault", "n.delay=1"]) == 0
-    assert f"{CYCLES} cycles: no task raised an error" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{CYCLES} cycles: no task raised an error" in out
+    assert "note: " not in out
+    for fault in ("n.drop=100000", "n.stop=100000"):
+        assert main([*run, "--fault", fault]) == 0
+        said = f"note: {fault.partition('=')[0]} hit no message, so nothing of it was tried\n"
+        assert said in capsys.readouterr().out
     assert main([*run, "--fault", "n.drop=1", "--loop"]) == 2
