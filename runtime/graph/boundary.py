@@ -18,6 +18,7 @@ class Stream:
     task, port: the output, in the sender. Its topic there is "/<task>/<port>".
     name: the port of the receiver's source task.
     message_type: what flows.
+    codec: how the sender's log keeps it: "raw", as any message; otherwise pictures that are stored.
     link: what the file says of it; `carry` is filled in.
     where: the place of the connection.
     """
@@ -26,6 +27,7 @@ class Stream:
     port: str
     name: str
     message_type: type[Message]
+    codec: str
     link: LinkSpec
     where: Location
 

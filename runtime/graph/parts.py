@@ -136,9 +136,11 @@ class _Parts:
                 made = _copy(cnx.src_task, lane, sender.partition)
                 named = _name(cnx, lane, sender.partition, receiver.partition)
                 port = next(it for it in task.ports if it.is_output and it.name == cnx.src_port)
-                stream = Stream(made, cnx.src_port, named, port.message_type, said.link, said.where)
-                carry = said.link.carry or _carried(task, port)
-                stream = replace(stream, link=replace(said.link, carry=carry))
+                link = replace(said.link, carry=said.link.carry or _carried(task, port))
+                codec = task.codec_of(port)
+                stream = Stream(
+                    made, cnx.src_port, named, port.message_type, codec, link, said.where
+                )
                 found.setdefault((made, cnx.src_port), stream)
         return tuple(found.values())
 

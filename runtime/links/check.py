@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from flowrun.msgs.difference import differing_field
+from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.graph.boundary import Boundary
 from flowrun.runtime.graph.spec import PartitionSpec
 from flowrun.runtime.links.sent import picker_of, sent_crc
@@ -14,6 +16,7 @@ from flowrun.runtime.log.message import LoggedCycle, LogMessage
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.cycles import Entry
 from flowrun.runtime.log.slab.format import CODEC
+from flowrun.runtime.pictures.planar import PlanarPicture
 from flowrun.runtime.pictures.stored import StoredPicture
 
 __all__ = ["received", "recorded_spread"]
@@ -93,8 +96,11 @@ def _difference(sender: Log, sent: Entry, receiver: Log, got: Entry) -> str | No
     """What differs between two entries of cycles."""
     if sent[1] != got[1]:
         return f"tov_ns {got[1]}; sent {sent[1]}"
-    if CODEC in sender.topics[sent[0]].metadata and CODEC in receiver.topics[got[0]].metadata:
-        return _picture_difference(StoredPicture.parse(sent[2]), StoredPicture.parse(got[2]))
+    if CODEC in receiver.topics[got[0]].metadata:
+        picture = StoredPicture.parse(got[2])
+        if CODEC not in sender.topics[sent[0]].metadata:
+            return _pixels_difference(ImageRgb8Msg().decode_fields(sent[2]), picture)
+        return _picture_difference(StoredPicture.parse(sent[2]), picture)
     if bytes(sent[2]) == bytes(got[2]):
         return None
     at = next(
@@ -102,6 +108,20 @@ def _difference(sender: Log, sent: Entry, receiver: Log, got: Entry) -> str | No
         min(len(sent[2]), len(got[2])),
     )
     return f"{len(got[2])} bytes, of which byte {at} is another one; sent {len(sent[2])}"
+
+
+def _pixels_difference(sent: dict[str, Any], got: StoredPicture) -> str | None:
+    """What differs where the two logs keep the same picture in their own ways."""
+    try:
+        found = differing_field(sent, _fields(got))
+    except ValueError as error:
+        return str(error)
+    return None if found is None else f"{found.name} {found.now}; sent {found.before}"
+
+
+def _fields(picture: StoredPicture) -> dict[str, Any]:
+    kept = picture.unpacked()
+    return picture.fields(kept.made() if isinstance(kept, PlanarPicture) else kept)
 
 
 def _picture_difference(sent: StoredPicture, got: StoredPicture) -> str | None:
@@ -112,7 +132,9 @@ def _picture_difference(sent: StoredPicture, got: StoredPicture) -> str | None:
         if key in sent.own and key in got.own and one != other:
             return f"{key} {other!r}; sent {one!r}"
     if not sent.holds_packets:
-        return None if sent.data == got.data else "other pixels than were sent"
+        if (sent.own["codec"], sent.data) == (got.own["codec"], got.data):
+            return None
+        return _pixels_difference(_fields(sent), got)
     there: dict[int, Any] = {it.number: it for it in got.packets} if got.holds_packets else {}
     for packet in sent.packets:
         found = there.get(packet.number)

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.clock import Clock, ManualClock, monotonic_s
 from flowrun.runtime.context import CycleTime
 from flowrun.runtime.errors import FlowrunError, worded
@@ -692,7 +691,7 @@ def streams_of(boundary: Boundary) -> Sequence[Stream]:
         Stream(
             it.topic,
             it.name,
-            is_picture=issubclass(it.message_type, ImageRgb8Msg),
+            is_picture=it.codec != "raw",
             deliver=it.link.deliver,
             carry=it.link.carry or "log",
             max_age_ms=it.link.max_age_ms,

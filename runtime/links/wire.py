@@ -92,7 +92,8 @@ class Stream:
 
     topic: in the sender's log.
     port: of the receiver's source task.
-    is_picture: whether its messages are pictures.
+    is_picture: whether its messages are pictures that the sender's log stores by a codec: packets, or
+        pixels made smaller. Others, also pictures, are messages as any.
     deliver: "every": each message has its cycle; "latest": the newest one that has come;
         "lockstep": as "every", and the sender waits for the receiver.
     carry: "packets" and "log": what the log has; "keyframes": of pictures only those that need no other.

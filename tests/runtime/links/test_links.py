@@ -322,6 +322,39 @@ def test_a_film_is_in_the_receivers_log_as_packets(tmp_path):
         assert (report.identical, report.compared) == (True, 40)
 
 
+@pytest.mark.parametrize("codec", ["raw", "zstd", "ffv1"])
+@pytest.mark.parametrize("deliver", ["every", "latest"])
+def test_pictures_that_a_task_makes_arrive_as_they_are(tmp_path, codec, deliver):
+    film = tmp_path / "film.mp4"
+    draw(film, frames=20)
+    fleet = Fleet(
+        tmp_path,
+        f"{{id: cam, type: VideoCapture, partition: dock, config: {{source_uri: {film}}}}},"
+        "{id: small, type: Resize, partition: dock, config: {width: 32, height: 24}, "
+        f"logging: {{codec: {codec}}}}},"
+        "{id: less, type: Resize, partition: gpu, config: {width: 16, height: 12}}",
+        "{src: cam, dst: small, msg: ImageRgb8Msg}, "
+        f"{{src: small, dst: less, msg: ImageRgb8Msg, link: {{deliver: {deliver}}}}}",
+    )
+    fleet.begin("gpu")
+    fleet.begin("dock")
+    fleet.end("dock", "gpu")
+    with fleet.log("dock") as sent, fleet.log("gpu") as got:
+        made = [it.pixels.tobytes() for it in sent.frames("/small/resized")]
+        came = [it.pixels.tobytes() for it in got.frames("/from_dock/small_resized")]
+        assert len(made) == 20
+        if deliver == "every":
+            assert came == made
+        assert [it for it in made if it in came] == came
+        assert came[-1] == made[-1]
+        report = Replay(got, trust=True).run()
+        assert (report.identical, report.compared) == (True, len(came))
+    with FleetReplay(fleet_runs(tmp_path), specs=lambda log: recorded_graph(log, {})) as again:
+        whole = again.run()
+    assert (whole.links, whole.first) == ([], None)
+    assert whole.delivered > 0
+
+
 def film_fleet(folder, film, options):
     return Fleet(
         folder,
