@@ -91,6 +91,16 @@ def is_accessible(browser):
     browser.size(1440, 900)
 
 
+def note_texts(browser):
+    """Keep in `texts` what the state says from now on, also for a moment."""
+    browser.evaluate(
+        "const state = document.getElementById('state');"
+        "window.texts = [];"
+        "new MutationObserver(() => texts.push(state.textContent))"
+        ".observe(state, {childList: true, characterData: true, subtree: true})"
+    )
+
+
 def test_a_pipelines_page_follows_it_through_its_life(new_server, browser, client_of, tmp_path):
     stage = new_server("--token", TOKEN)
     client = client_of(stage)
@@ -123,8 +133,9 @@ def test_a_pipelines_page_follows_it_through_its_life(new_server, browser, clien
 
     press(browser, "Run again")
     runs(browser)
+    note_texts(browser)
     press(browser, "Restart", ".top")
-    browser.wait_for(f"{TEXT}.startsWith('Restarting') || {TEXT}.startsWith('Starting')")
+    browser.wait_for("texts.some(it => it.startsWith('Restarting') || it.startsWith('Starting'))")
     runs(browser)
     press(browser, "Stop", ".top")
     browser.wait_for(f"{STATE} == 'ended' && {CARD}.textContent.includes('asked to end')")
