@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgpack
@@ -22,7 +22,7 @@ from flowrun.runtime.log.slab.cycles import Entry
 from flowrun.runtime.log.slab.format import CONTROL_TOPIC, REACHED
 from flowrun.runtime.log.slab.reader import SlabReader
 
-__all__ = ["last_cursor", "reached_before", "said_of"]
+__all__ = ["began_with", "last_cursor", "reached_before", "reached_in", "said_of"]
 
 
 def reached_before(plan: Plan, directory: Path) -> dict[str, Cursor]:
@@ -34,19 +34,26 @@ def reached_before(plan: Plan, directory: Path) -> dict[str, Cursor]:
     spec = plan.graph.spec
     assert spec.part is not None
     runs = Runs(directory.parent, graph=spec.name, partition=str(spec.part))
-    paths = [it.path for it in runs.look()]
-    # The metadata of the run itself has what was known before older ones were removed.
-    own = [path for path in paths if path.resolve() == directory.resolve()]
+    paths = [it.path for it in reversed(runs.look())]
+    return reached_in(paths, [it.source for it in plan.graph.receives])
+
+
+def reached_in(paths: Sequence[Path], sources: Collection[str]) -> dict[str, Cursor]:
+    """`reached_before` for these sources, as the runs at `paths` say, all of one process, the newest
+    first.
+
+    Records of any run count before the metadata of a newer one: a process that was turned away, since
+    another with its name was at work, has in its metadata how far that one was then.
+    """
     found: dict[str, Cursor] = {}
-    wanted = {it.source for it in plan.graph.receives}
-    for path in [*(it for it in reversed(paths) if it not in own), *own]:
-        if wanted <= found.keys():
-            break
-        with Log(path) as log:
-            for source in wanted - found.keys():
-                cursor = last_cursor(log, source)
-                if cursor is not None:
-                    found[source] = cursor
+    for read in (last_cursor, began_with):
+        for path in paths:
+            left = [it for it in sources if it not in found]
+            if not left:
+                break
+            with Log(path) as log:
+                cursors = {source: read(log, source) for source in left}
+            found |= {source: it for source, it in cursors.items() if it is not None}
     return found
 
 
@@ -57,8 +64,8 @@ def said_of(reached: Mapping[str, Cursor]) -> dict[str, str]:
 
 def last_cursor(log: Log, source: str) -> Cursor | None:
     """The cursor after the last of its sender's cycles that `source` brought into a log, or into one
-    before it; None where the log does not say. Chunks whose index says that they hold nothing of it are
-    not read."""
+    before it, by the log's records; None where they do not say. Chunks whose index says that they hold
+    nothing of it are not read."""
     topics = {f"/{source}/origin", CONTROL_TOPIC}
     for slab in reversed(log.slabs):
         numbers = {number for number, it in slab.preamble.channels.items() if it.topic in topics}
@@ -68,6 +75,11 @@ def last_cursor(log: Log, source: str) -> Cursor | None:
                 found = _last_in(slab, index, source)
                 if found is not None:
                     return found
+    return None
+
+
+def began_with(log: Log, source: str) -> Cursor | None:
+    """What the metadata of a log say of a source, as of the run's beginning."""
     with contextlib.suppress(AttributeError, TypeError, ValueError):
         run, cycle = json.loads(log.metadata.get(REACHED, "{}")).get(source, ())
         return Cursor(int(run), int(cycle))

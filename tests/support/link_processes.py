@@ -5,7 +5,7 @@ from flowrun.msgs import IntMsg
 from flowrun.runtime.events import Reached
 from flowrun.runtime.links.delivery import next_batch
 from flowrun.runtime.links.origin import OriginMsg
-from flowrun.runtime.links.reached import last_cursor, said_of
+from flowrun.runtime.links.reached import reached_in, said_of
 from flowrun.runtime.links.receiver import Receiver
 from flowrun.runtime.links.runs import Runs
 from flowrun.runtime.links.sent import LogTail, SentLogs
@@ -121,14 +121,9 @@ class ReceiverProcess(Process):
         self.notes = []
 
     def begin(self, **options):
-        cursor = None
-        for path in reversed(self.logs()):
-            with Log(path) as log:
-                cursor = last_cursor(log, "from_dock")
-            if cursor is not None:
-                break
-        self.reached = cursor
-        super().begin(says=said_of({} if cursor is None else {"from_dock": cursor}), **options)
+        reached = reached_in(self.logs()[::-1], ["from_dock"])
+        self.reached = cursor = reached.get("from_dock")
+        super().begin(says=said_of(reached), **options)
         self.writer.restate = self.restate
         self.receiver = Receiver(
             self.transport,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flowrun.msgs import BytesMsg
 from flowrun.runtime.links.fake import FakeNetwork
-from flowrun.runtime.links.reached import last_cursor
+from flowrun.runtime.links.reached import began_with, reached_in
 from flowrun.runtime.links.runs import Cursor
 from flowrun.runtime.log.channels import LoggedOutput
 from flowrun.runtime.log.reader import Log
@@ -104,6 +104,24 @@ def test_runs_without_a_cycle_pass_on_where_the_process_was(tmp_path):
     assert (origin["first"], origin["cycle"], origin["gap"]) == (1, 1, "")
 
 
+def test_a_run_that_was_turned_away_does_not_say_how_far_the_process_is(tmp_path):
+    pair = BusyPair(tmp_path)
+    pair.sender.begin()
+    pair.begin()
+    pair.send()
+    other = ReceiverProcess(FakeNetwork(), pair.receiver.directory)
+    other.runs = pair.receiver.runs
+    other.begin()
+    other.kill()
+    pair.send()
+    expected = pair.receiver.reached
+    assert expected > other.reached
+    pair.end()
+    paths = [other.path, pair.receiver.path]
+    assert reached_in(paths, ["from_dock"]) == {"from_dock": expected}
+    assert reached_in(paths[:1], ["from_dock"]) == {"from_dock": other.reached}
+
+
 @pytest.mark.parametrize(
     "said", ["[]", "[1]", "{}", '{"from_dock": [1]}', '{"from_dock": "xy"}', "-"]
 )
@@ -114,4 +132,4 @@ def test_metadata_that_says_something_else_says_nothing(tmp_path, said):
     with Log(process.path) as log:
         slab = log.slabs[0]
         slab.preamble.metadata["reached"] = said
-        assert last_cursor(log, "from_dock") is None
+        assert began_with(log, "from_dock") is None
