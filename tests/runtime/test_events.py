@@ -18,10 +18,12 @@ from flowrun.runtime.events import (
     Failed,
     Injected,
     Packets,
+    Reached,
     Replaced,
     Restarted,
     Set,
     SourceState,
+    Stays,
     Switched,
     unpack,
 )
@@ -54,6 +56,8 @@ BY_KIND: dict[type[Event], st.SearchStrategy[Event]] = {
     Dropped: st.builds(Dropped, tasks, cycles, st.text()),
     Replaced: st.builds(Replaced, tasks, cycles),
     Assigned: st.builds(Assigned, tasks, st.text(), st.text()),
+    Stays: st.builds(Stays, tasks, st.text(), st.text()),
+    Reached: st.builds(Reached, tasks, st.integers(0, 2**62), st.integers(0, 2**62)),
     Switched: st.builds(Switched, tasks, st.sampled_from(get_args(Playback))),
     SourceState: st.builds(SourceState, tasks, st.sampled_from(get_args(State)), st.text()),
 }  # fmt: skip
@@ -63,6 +67,7 @@ def test_every_kind_is_tried():
     assert {kind.__name__ for kind in BY_KIND} == set(events.__all__) - {
         "Event",
         "OUTSIDE",
+        "RESTATED",
         "unpack",
     }
     assert len({kind.kind for kind in BY_KIND}) == len(BY_KIND)
