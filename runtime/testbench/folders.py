@@ -47,5 +47,5 @@ def _is_run(path: Path) -> bool:
         return bool(slab_paths(path))
     except LogNotFound:
         return False
-    except LogError:  # it may not be looked into: whoever reads it says so
+    except LogError:  # it cannot be listed: reading it will give the error
         return True

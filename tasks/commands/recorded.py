@@ -42,7 +42,7 @@ def labels_of_runs(runs: Sequence[Path], file: Path | None) -> dict[Path, list[L
         try:
             with Log(path, verify=False) as log:
                 run_id = log.metadata.get("run_id", "")
-        except LogError:  # whoever reads the run says so
+        except LogError:  # reading the run will give the error
             continue
         found[path], problems = labels_of(path, run_id, file)
         told.update(dict.fromkeys(problems))
