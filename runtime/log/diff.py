@@ -2,7 +2,7 @@
 
 Compared are the messages of the tasks and what came from outside (`/flowrun/control`), cycle by
 cycle. Never compared: log lines, step tables, records that repeat earlier ones, and fields that the
-schema calls measurements.
+schema calls measurements. Nor, without `times`, what names a run of another partition.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ __all__ = ["LogComparison", "LogDifference", "compare_logs"]
 
 _MEASURED = "A measurement of the run"
 """How the description of a measured field begins in the schema of a message class."""
+
+_OF_ONE_RUN = {"OriginMsg": frozenset({"run", "time_ns", "crc", "gap_run"})}
+"""By schema, the fields that name a run or hold its times: those of two live runs always differ."""
 
 _Cycle = tuple[int, int, dict[str, list[LogMessage]]]
 """Number, time, and the compared messages by topic."""
@@ -74,7 +77,11 @@ def compare_logs(
     progress: called with the time of each cycle that has been compared.
     """
     topics = {**second.topics, **first.topics}
-    measured = {name: _measured(topic) for name, topic in topics.items()}
+    measured = {
+        name: _measured(topic)
+        | (frozenset() if times else _OF_ONE_RUN.get(topic.schema_name, frozenset()))
+        for name, topic in topics.items()
+    }
     same = 0
     for one, other in _paired(first, second):
         cycle, time_ns, messages = one

@@ -6,11 +6,13 @@ import msgpack
 import pytest
 
 from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.links.fake import FakeNetwork
 from flowrun.runtime.log.diff import LogDifference, _measured, compare_logs
 from flowrun.runtime.log.message import Topic
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.run.live import Run
 from support.helpers import plan_of, record
+from support.link_processes import Pair
 from support.log_bytes import Builder
 from support.pictures import record_pictures
 
@@ -58,6 +60,36 @@ def test_measured_fields_are_not_compared(tmp_path):
     second = record_pictures(tmp_path, run="b", reading="took_ms: 2.0")
     found = compare(first, second, times=True)
     assert (found.difference, found.identical) == (None, 11)
+
+
+def received(folder, *, clock_ns=0, quiet=0):
+    """The log of a partition that got one message.
+
+    clock_ns: by how much its sender's clock is wrong. quiet: cycles of the sender before it.
+    """
+    pair = Pair(FakeNetwork(), folder)
+    pair.sender.begin(clock_ns=clock_ns)
+    pair.receiver.begin()
+    for _ in range(quiet):
+        pair.sender.make(())
+    pair.sender.make((0,))
+    for _ in range(5):
+        pair.step(500)
+    pair.sender.kill()
+    pair.receiver.kill()
+    assert len(pair.receiver.got()) == 1
+    return pair.receiver.path
+
+
+def test_the_run_that_sent_is_compared_with_the_times(tmp_path):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    first = received(tmp_path / "a")
+    second = received(tmp_path / "b", clock_ns=7)
+    third = received(tmp_path / "c", quiet=2)
+    assert compare(first, second).difference is None
+    assert compare(first, second, times=True).difference is not None
+    assert compare(first, third).difference.topic.name == "/from_dock/origin"
 
 
 def test_arrays_are_described(tmp_path):
