@@ -109,6 +109,18 @@ class Browser:
                 f"the page says:\n{self.evaluate('document.body.innerText')}"
             )
 
+    def click(self, element, timeout_s=240.0):
+        """Click an element, once, as soon as it is there, shown and not disabled.
+
+        element: a JavaScript expression. Looking and clicking are one step in the page, so that nothing
+            comes between. Where the click leads to another page, this returns all the same.
+        """
+        self.wait_for(
+            f"(it => it.checkVisibility() && !it.matches(':disabled, [aria-disabled=true]')"
+            f" && (it.click(), true))({element})",
+            timeout_s,
+        )
+
     def size(self, width, height, *, dark=False):
         self._call(
             "Emulation.setDeviceMetricsOverride",

@@ -1,5 +1,6 @@
 """Runs of the command in processes of their own, for tests of their pages."""
 
+import json
 import os
 import re
 import subprocess
@@ -35,10 +36,10 @@ def played(film, folder):
 
 
 def press(browser, name, where="#end"):
-    """Press the button `name` in the element `where`, as soon as it may be pressed."""
-    browser.wait_for(
-        f"[...document.querySelectorAll('{where} button')].some(it => it.textContent == '{name}'"
-        " && !it.disabled && (it.click(), true))"
+    """Press the button or link `name` in the element `where`, as soon as it may be pressed."""
+    browser.click(
+        f"[...document.querySelectorAll('{where} :is(a, button)')]"
+        f".find(it => it.textContent.trim() == {json.dumps(name)})"
     )
 
 

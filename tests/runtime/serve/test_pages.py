@@ -106,7 +106,7 @@ def test_a_pipelines_page_follows_it_through_its_life(new_server, browser, clien
     client = client_of(stage)
     browser.open(stage.url)
     browser.wait_for("document.querySelector('th a')?.textContent == 'front door'")
-    browser.evaluate("document.querySelector('th a').click()")
+    browser.click("document.querySelector('th a')")
     browser.wait_for(f"{TEXT} == 'Stopped' && {CARD}.textContent.includes('is not running')")
     is_accessible(browser)
     browser.events.clear()  # axe tries styles that the page forbids
@@ -127,7 +127,7 @@ def test_a_pipelines_page_follows_it_through_its_life(new_server, browser, clien
     # Its log is there to look at and to take away, though its own server is not.
     browser.wait_for("document.querySelector('.timeline')?.dataset.timeline == 'ready'")
     browser.save_downloads_to(tmp_path)
-    browser.evaluate(f"{CARD}.querySelector('a.button').click()")
+    browser.click(f"{CARD}.querySelector('a.button')")
     file = browser.downloaded(tmp_path, "*.mcap")
     assert file.read_bytes()[:8] == b"\x89MCAP0\r\n"
 
@@ -156,14 +156,14 @@ def test_all_of_it_works_below_a_path_of_a_proxy(new_server, browser, strips):
     try:
         browser.open(f"{proxy.url}?token=s3cret")
         browser.wait_for("document.querySelector('th a')?.textContent == 'front door'")
-        browser.evaluate("document.querySelector('[aria-label=\"Start front door\"]').click()")
+        browser.click("document.querySelector('[aria-label=\"Start front door\"]')")
         browser.wait_for("document.querySelector('tbody tr').dataset.phase == 'running'")
-        browser.evaluate("document.querySelector('th a').click()")
+        browser.click("document.querySelector('th a')")
         runs(browser)
         browser.wait_for("[...document.querySelectorAll('.thumb img')].some(it => it.naturalWidth)")
         browser.wait_for("document.querySelector('.timeline')?.dataset.timeline == 'ready'")
         browser.wait_for("!document.getElementById('send').disabled")
-        browser.evaluate("document.getElementById('send').click()")
+        browser.click("document.getElementById('send')")
         browser.wait_for(f"{SAID}.startsWith('Set')")
         nothing_went_wrong(browser)
         asked = {event["request"]["url"] for event in browser.of("Network.requestWillBeSent")}
@@ -173,12 +173,9 @@ def test_all_of_it_works_below_a_path_of_a_proxy(new_server, browser, strips):
         }
         assert all(url.startswith((proxy.url, "data:", "blob:", "about:")) for url in asked), asked
         # Back to the first page, and to the recorded runs, with the token.
-        browser.evaluate("document.querySelector('h1 a').click()")
+        browser.click("document.querySelector('h1 a')")
         browser.wait_for("document.querySelector('tbody tr')?.dataset.phase == 'running'")
-        browser.evaluate(
-            "[...document.querySelectorAll('.top a')]"
-            ".find(it => it.textContent == 'Recorded runs').click()"
-        )
+        press(browser, "Recorded runs", ".top")
         browser.wait_for(f"{STATE} == 'ended' && {TEXT}.startsWith('Recorded')")
         browser.wait_for("!!document.querySelector('.screen[data-past=exact]')")
         nothing_went_wrong(browser)

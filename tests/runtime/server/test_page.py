@@ -105,7 +105,7 @@ def test_a_new_prompt_is_set_and_a_refused_one_is_explained(opened, monkeypatch)
     run, _, browser = opened
     browser.wait_for("document.getElementById('prompt')?.value == 'What do you see?'")
     browser.evaluate(typed("#prompt", "Is <i>it</i> red?"))
-    browser.evaluate("document.getElementById('send').click()")
+    browser.click("document.getElementById('send')")
     browser.wait_for(f"{SAID}.startsWith('Set')")
     assert run.set == [("vlm", {"prompt": "Is <i>it</i> red?"})]
     browser.wait_for(
@@ -113,7 +113,7 @@ def test_a_new_prompt_is_set_and_a_refused_one_is_explained(opened, monkeypatch)
     )
 
     monkeypatch.setattr(run, "live_keys", lambda: {"vlm": ("max_new_tokens",)})
-    browser.evaluate("document.getElementById('send')?.click()")
+    browser.click("document.getElementById('send')")
     browser.wait_for(f"{SAID} == \"unknown key 'prompt'; keys that may be set: max_new_tokens\"")
 
 
@@ -174,12 +174,12 @@ def test_page_and_docs_work_with_a_token_and_without_a_network(browser, new_run,
     browser.open(server.url)
     browser.wait_for(f"{PICTURES}.length == 2")
     browser.wait_for(f"{ANSWERS} >= 1 && !document.getElementById('send').disabled")
-    browser.evaluate("document.getElementById('send').click()")
+    browser.click("document.getElementById('send')")
     browser.wait_for(f"{SAID}.startsWith('Set')")
 
-    browser.evaluate("document.querySelector('.menu button').click()")
+    browser.click("document.querySelector('.menu button')")
     browser.wait_for("!!document.querySelector('.items a[href*=docs]')")
-    browser.evaluate("document.querySelector('.items a[href*=docs]').click()")
+    browser.click("document.querySelector('.items a[href*=docs]')")
     browser.wait_for("document.querySelectorAll('.opblock').length >= 12")
     asked = addresses(browser)
     own = server.url.partition("?")[0]

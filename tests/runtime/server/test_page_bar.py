@@ -9,7 +9,7 @@ from support.axe import violations
 from support.browser import nothing_went_wrong
 from support.model_servers.llama import free_port
 from support.paths import MEDIA
-from support.stages import SHOWN, STATE, TEXT
+from support.stages import SHOWN, STATE, TEXT, press
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
@@ -81,13 +81,6 @@ def put(browser, element, value):
     )
 
 
-def press(browser, name):
-    browser.wait_for(
-        "[...document.querySelectorAll('button, a.button, [role=menuitem]')]"
-        f".some(it => it.textContent == {json.dumps(name)} && (it.click(), true))"
-    )
-
-
 def test_recorded_runs_are_chosen_and_the_live_one_again(start, browser, tmp_path):
     first = start("--cycles", "40")
     first.process.wait(60)
@@ -115,13 +108,13 @@ def test_the_menu_of_the_log_gives_it_and_says_how_to_open_it(start, browser, tm
         ("Copy: open in Foxglove", f"flowrun view {path} --foxglove"),
         ("Copy: open in Rerun", f"flowrun view {path} --rerun"),
     ):
-        press(browser, "Log")
+        press(browser, "Log", ".top")
         browser.wait_for("document.querySelectorAll('[role=menuitem]').length == 5")
         is_accessible(browser)
-        press(browser, name)
+        press(browser, name, ".top")
         browser.wait_for(f"{SAID}.endsWith({json.dumps(command)})")
-    press(browser, "Log")
-    press(browser, "Download MCAP")
+    press(browser, "Log", ".top")
+    press(browser, "Download MCAP", ".top")
     file = browser.downloaded(tmp_path, "*.mcap")
     assert file.read_bytes()[:8] == b"\x89MCAP0\r\n"
     nothing_went_wrong(browser)
@@ -132,13 +125,13 @@ def test_the_theme_that_is_chosen_stays(start, browser):
     open_page(browser, stage)
     back = "getComputedStyle(document.body).backgroundColor"
     colours = {"light": "rgb(244, 245, 247)", "dark": "rgb(13, 17, 21)"}
-    press(browser, "\u25d0")
+    press(browser, "\u25d0", ".top")
     browser.wait_for(f"{back} == '{colours['light']}'")
-    press(browser, "\u2600")
+    press(browser, "\u2600", ".top")
     browser.wait_for(f"{back} == '{colours['dark']}'")
     browser.open(stage.url)
     browser.wait_for(f"{STATE} == 'running' && {back} == '{colours['dark']}'")
-    press(browser, "\u263e")
+    press(browser, "\u263e", ".top")
     browser.wait_for(f"{back} == '{colours['light']}' && !localStorage.length")
     nothing_went_wrong(browser)
 
@@ -198,7 +191,7 @@ def test_a_run_whose_sources_are_muted_says_so(start, browser):
     httpx.post(f"{api}/mute", json={"source": "cam0"}).raise_for_status()
     browser.wait_for(f"{STATE} == 'paused' && {TEXT} == 'Muted'")
     is_accessible(browser)
-    press(browser, "Resume")
+    press(browser, "Resume", ".top")
     browser.wait_for(f"{STATE} == 'running'")
 
 

@@ -84,7 +84,7 @@ def test_after_the_end_a_run_is_taken_away_and_run_again(new_run_on_terminal, wi
     assert f"Have it again: flowrun replay runs/{folder.name}" in text
     is_accessible(one)
     one.save_downloads_to(tmp_path)
-    one.evaluate(f"{CARD}.querySelector('a.button').click()")
+    one.click(f"{CARD}.querySelector('a.button')")
     assert one.downloaded(tmp_path, "*.mcap").read_bytes()[:8] == b"\x89MCAP0\r\n"
 
     press(one, "Run again")
@@ -136,7 +136,7 @@ def test_a_prompt_that_one_changes_is_shown_to_all(new_run_on_terminal, windows)
         f"({prompt}.value = 'Is <b>anybody</b> there?',"
         f" {prompt}.dispatchEvent(new Event('input', {{bubbles: true}})))"
     )
-    one.evaluate("document.getElementById('send').click()")
+    one.click("document.getElementById('send')")
     for window in windows:
         window.wait_for(
             "document.querySelector('#answers .prompt')?.textContent == 'Is <b>anybody</b> there?'"

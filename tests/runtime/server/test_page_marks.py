@@ -108,7 +108,7 @@ def test_zones_and_lines_lie_where_they_are_with_their_counts(new_stage, browser
     page = opened(new_stage, browser, tmp_path, GRAPH)
     page.wait_for(f"!!{chip('zones')}")
     for name in ("boxes", "tracks"):
-        page.evaluate(f"{chip(name)}.click()")
+        page.click(chip(name))
     page.wait_for(is_marked("cam"))
     for x, y in ((0.1, 0.7), (0.4, 0.7), (0.25, 0.9), (0.525, 0.9), (0.6, 0.7), (0.8, 0.7)):
         assert alpha(page, "cam", x, y) > 150, (x, y)
@@ -118,7 +118,7 @@ def test_zones_and_lines_lie_where_they_are_with_their_counts(new_stage, browser
     assert 0 < alpha(page, "cam", 0.25, 0.7) < alpha(page, "cam", 0.525, 0.75) < 100
     # Along the line from left to right, "in" is below.
     assert alpha(page, "cam", 0.825, 0.72) > 150
-    page.evaluate("document.getElementById('tab-seen').click()")
+    page.click("document.getElementById('tab-seen')")
     rows = (
         "[...document.querySelectorAll('#panel tbody tr')].map(row => row.innerText.split('\\t'))"
     )
@@ -131,7 +131,7 @@ def test_zones_and_lines_lie_where_they_are_with_their_counts(new_stage, browser
     for dark in (False, True):
         page.size(1440, 900, dark=dark)
         assert violations(page) == []
-    page.evaluate(f"{chip('zones')}.click()")
+    page.click(chip("zones"))
     page.wait_for(f"!({is_marked('cam')})")
 
 
@@ -164,12 +164,12 @@ def test_zones_and_lines_are_there_at_a_past_moment(viewed, tmp_path):
     page = viewed(recorded(tmp_path, GRAPH))
     is_exact(page)
     page.wait_for(f"!!{chip('zones')}")
-    page.evaluate(f"{chip('boxes')}.click()")
+    page.click(chip("boxes"))
     page.wait_for(is_marked("cam"))
     for x, y in ((0.1, 0.7), (0.4, 0.7), (0.525, 0.9), (0.6, 0.7), (0.8, 0.7)):
         assert alpha(page, "cam", x, y) > 150, (x, y)
     assert 0 < alpha(page, "cam", 0.25, 0.7) < alpha(page, "cam", 0.525, 0.75) < 100
-    page.evaluate("document.getElementById('tab-seen').click()")
+    page.click("document.getElementById('tab-seen')")
     page.wait_for("document.querySelector('#panel').innerText.includes('inside then')")
     rows = (
         "[...document.querySelectorAll('#panel tbody tr')].map(row => row.innerText.split('\\t'))"
@@ -179,7 +179,7 @@ def test_zones_and_lines_are_there_at_a_past_moment(viewed, tmp_path):
         ["zones", "around it", "1", "1", "\u2013"],
         ["gate", "gate", "\u2013", "0", "0"],
     ]
-    page.evaluate(f"{chip('zones')}.click()")
+    page.click(chip("zones"))
     page.wait_for(f"!({is_marked('cam')})")
 
 

@@ -9,7 +9,7 @@ from flowrun.runtime.log.shadows import compared
 from flowrun.runtime.recorded.run import RecordedRun
 from support.axe import violations
 from support.shadow_runs import GRAPH, is_seen, ran
-from support.stages import STATE
+from support.stages import STATE, press
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
@@ -27,9 +27,8 @@ def run(tmp_path_factory):
 def opened(page, shadow):
     """The page with its tab of shadows, at one of them."""
     page.wait_for("!!document.getElementById('tab-shadows')")
-    page.evaluate("document.getElementById('tab-shadows').click()")
-    chips = f"[...{PANEL}.querySelectorAll('.preset')]"
-    page.wait_for(f"{chips}.some(it => it.textContent == '{shadow}' && (it.click(), true))")
+    page.click("document.getElementById('tab-shadows')")
+    press(page, shadow, "#panel")
     page.wait_for(f"{PANEL}.querySelector('p b')?.textContent == '{shadow}'")
 
 
@@ -49,13 +48,13 @@ def test_the_last_disagreements_lead_to_their_moments(viewed, run):
     page.wait_for(f"{ROWS}[0].querySelector('img')?.naturalWidth > 0")
     assert f"cycle={last['frame_cycle']}" in page.evaluate(f"{ROWS}[0].querySelector('a').href")
     page.wait_for(f"{PANEL}.querySelectorAll('.rate .differ').length > 0")
-    page.evaluate(f"{ROWS}[0].querySelectorAll('button')[0].click()")
+    page.click(f"{ROWS}[0].querySelectorAll('button')[0]")
     page.wait_for(f"{TIMELINE}.dataset.shown == {last['cycle']}")
     page.wait_for(f"{ROWS}[0]?.dataset.cycle == {last['cycle']}")
     page.wait_for(
         f"document.querySelector('.answers').innerText.includes({json.dumps(both.shadow_said)})"
     )
-    page.evaluate(f"{ROWS}[0].querySelectorAll('button')[1].click()")
+    page.click(f"{ROWS}[0].querySelectorAll('button')[1]")
     frame = last["frame_cycle"]
     page.wait_for(f"{TIMELINE}.dataset.shown == {frame}")
     page.wait_for(f"document.querySelector('.screen[data-past=exact]')?.dataset.cycle == {frame}")

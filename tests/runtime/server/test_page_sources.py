@@ -93,7 +93,7 @@ def choose(browser, *names):
     for name in CAMERAS:
         pressed = browser.evaluate(f"{chip(name)}.ariaPressed") == "true"
         if pressed != (name in names):
-            browser.evaluate(f"{chip(name)}.click()")
+            browser.click(chip(name))
     browser.wait_for(f"document.querySelectorAll('.screen').length == {len(names)}")
 
 
@@ -180,7 +180,7 @@ def test_boxes_and_tracks_lie_on_what_they_are_about(page):
         lower = drawn[3] + int(marks.height * (top + bottom) / 2)
         assert abs(lower - wanted[3]) <= 2 * unit, (name, drawn, wanted)
     for what in ("boxes", "tracks"):
-        page.evaluate(f"{chip(what)}.click()")
+        page.click(chip(what))
     page.wait_for(f"!({marked})")
 
 
@@ -223,7 +223,7 @@ def test_a_snapshot_is_the_picture_as_a_file(page, name, tmp_path):
     choose(page, name)
     page.wait_for(f"{screen(name)}?.dataset.shown == 'yes'")
     page.save_downloads_to(tmp_path)
-    page.evaluate(f"{screen(name)}.querySelector('.tools button').click()")
+    page.click(f"{screen(name)}.querySelector('.tools button')")
     file = page.downloaded(tmp_path, f"{name}-cycle-*.png")
     with Image.open(file) as opened:
         picture = opened.copy()

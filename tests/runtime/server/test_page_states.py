@@ -9,7 +9,7 @@ import pytest
 from support.axe import violations
 from support.browser import nothing_went_wrong
 from support.paths import MEDIA
-from support.stages import SHOWN, STATE, TEXT
+from support.stages import SHOWN, STATE, TEXT, press
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
@@ -88,16 +88,10 @@ def test_each_state_of_a_run_is_shown(stage, browser):
     stage.unsay("hang")
     browser.wait_for(f"{STATE} != 'stuck'")
 
-    def press(name):
-        browser.wait_for(
-            f"[...document.querySelectorAll('.top button')].some(b => b.textContent == '{name}'"
-            " && (b.click(), true))"
-        )
-
-    press("Pause")
+    press(browser, "Pause", ".top")
     browser.wait_for(f"{STATE} == 'paused'")
     is_accessible(browser)
-    press("Resume")
+    press(browser, "Resume", ".top")
     browser.wait_for(f"{STATE} == 'degraded'")
     nothing_went_wrong(browser)
 
@@ -110,9 +104,7 @@ def test_a_stopped_run_says_why_it_ended(stage, browser):
     stage.say("go")
     browser.open(stage.url)
     browser.wait_for(f"{STATE} == 'running' && !!{SHOWN}")
-    browser.evaluate(
-        "[...document.querySelectorAll('.top button')].find(b => b.textContent == 'Stop').click()"
-    )
+    press(browser, "Stop", ".top")
     browser.wait_for(f"{STATE} == 'ended'")  # and its server ends with it
     why = browser.evaluate("document.querySelector('#end .why').textContent")
     assert why.startswith("Why: a client asked over HTTP")
@@ -139,7 +131,7 @@ def test_boxes_are_drawn_over_the_pictures(stage, browser):
     )
     browser.wait_for(f"!!{SHOWN} && {pixels}")
     chip = "[...document.querySelectorAll('.cameras button')].find(b => b.textContent == 'boxes')"
-    browser.evaluate(f"{chip}.click()")
+    browser.click(chip)
     browser.wait_for(f"!{pixels}")
     # The picture is that of the film: its middle is not black, and it goes on.
     cycle = browser.evaluate(f"{SHOWN}.dataset.cycle")
@@ -162,7 +154,7 @@ def test_what_is_in_force_is_shown_after_a_reload_and_to_other_viewers(stage, br
     chips = "[...document.querySelectorAll('.ask .preset')]"
     preset = f"{chips}.find(chip => chip.textContent == 'cap en')"
     browser.wait_for(f"!!{preset}")
-    browser.evaluate(f"{preset}.click()")
+    browser.click(preset)
     browser.wait_for(f"{prompt}.value == 'cap en'")
     browser.wait_for(f"{chips}.some(chip => chip.textContent == 'Who is there?')")
     settings = httpx.get(f"{stage.url}api/v0/inference/settings").json()
@@ -203,9 +195,7 @@ def test_at_a_moment_all_of_the_page_is_of_that_moment(stage, browser):
     assert not browser.evaluate(f"{then}.includes('later')")
     browser.wait_for("document.querySelectorAll('#answers li').length <= 1")
     is_accessible(browser)
-    browser.evaluate(
-        "[...document.querySelectorAll('.top button')].find(b => b.textContent == 'back to now').click()"
-    )
+    press(browser, "back to now", ".top")
     browser.wait_for("document.getElementById('prompt')?.value == 'later'")
     nothing_went_wrong(browser)
 

@@ -75,7 +75,7 @@ def test_only_rows_in_sight_are_drawn_and_filters_choose_among_all(page):
     assert page.evaluate("document.getElementById('count').textContent") == "1 of 10,000"
     link = page.evaluate("document.querySelector('#detail a').href")
     assert link == "http://127.0.0.1:3000/?run=run&cycle=9996"
-    page.evaluate("document.getElementById('clear').click()")
+    page.click("document.getElementById('clear')")
     page.evaluate(
         "document.getElementById('list').dispatchEvent(new KeyboardEvent('keydown', {key: 'End'}))"
     )

@@ -18,6 +18,7 @@ from support.browser import nothing_went_wrong
 from support.fake_run import FakeRun
 from support.log_writing import T0, commit, writer_of
 from support.paths import TESTS
+from support.stages import press as press_button
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
@@ -58,10 +59,7 @@ def press(page, key):
 
 
 def click(page, name):
-    page.evaluate(
-        f"[...{TIMELINE}.querySelectorAll('button')].find("
-        f"it => it.textContent.trim() == {json.dumps(name)}).click()"
-    )
+    press_button(page, name, ".timeline")
 
 
 def at(page, cycle):
@@ -136,7 +134,7 @@ def test_until_a_moment_has_come_the_page_says_so(page):
 
 def test_the_tabs_are_of_the_moment(page):
     def tab(name):
-        page.evaluate(f"document.getElementById('tab-{name}').click()")
+        page.click(f"document.getElementById('tab-{name}')")
 
     panel = "document.getElementById('panel')"
     drag(page, 0.3, 0.2)
