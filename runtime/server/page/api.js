@@ -41,8 +41,8 @@ export async function refusal(reply) {
   const text = body?.error ?? body?.Error?.error ?? body?.detail;
   return new Refused(reply.status, typeof text === "string" ? text : `HTTP ${reply.status}`);
 }
-/** @param {string} path @param {Record<string, string | number>} [query] */
-export const get = async (path, query) => content(await fetch(address(path, query)));
+/** @param {string} path @param {Record<string, string | number>} [query] @param {AbortSignal} [signal] */
+export const get = async (path, query, signal) => content(await fetch(address(path, query), {signal}));
 /** @param {string} path @param {object} body */
 export const post = async (path, body) => content(await fetch(address(path), {
   method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body),
@@ -50,6 +50,19 @@ export const post = async (path, body) => content(await fetch(address(path), {
 /** Why a request failed, for people. @param {unknown} error */
 export const why = error => error instanceof Refused ? error.message
   : `The server cannot be reached (${error instanceof Error ? error.message : error}).`;
+
+/** Replies may come in another order than they were asked for: for requests of one thing, what takes each reply but
+ * those that are older than one that has come. */
+export function inOrder() {
+  let asked = 0;
+  let came = 0;
+  /** @template T @param {Promise<T>} request @param {(found: T) => void} take @param {(error: unknown) => void} fail */
+  return async (request, take, fail) => {
+    const number = ++asked;
+    const isNew = () => { const is = number > came; if (is) came = number; return is; };
+    await request.then(found => { if (isNew()) take(found); }, error => { if (isNew()) fail(error); });
+  };
+}
 
 const RETRY_MS = 2000;
 

@@ -1,11 +1,12 @@
 // @ts-check
 // The page of flowrun serve: every graph of the folder, what it is doing, and what may be done with it.
-import {address, get, post, why} from "./api.js";
-import {html, render, useEffect, useLayoutEffect, useState} from "./html.js";
+import {address, get, inOrder, post, why} from "./api.js";
+import {html, render, useEffect, useLayoutEffect, useMemo, useState} from "./html.js";
 import {useSaid} from "./said.js";
 import {counted} from "./words.js";
 
 const LOOK_MS = 1000;
+const PATIENCE_MS = 5000;
 const ACTIONS = /** @type {const} */ ([["start", "Start"], ["stop", "Stop"], ["restart", "Restart"]]);
 
 /** @typedef {import("./known.js").Phase} Phase */
@@ -19,7 +20,8 @@ function Overview() {
   const [gone, setGone] = useState("");
   const [say, said] = useSaid();
   const [busy, setBusy] = useState(/** @type {string[]} */ ([]));
-  const look = () => get("api/v0/pipeline/list").then(
+  const ordered = useMemo(inOrder, []);
+  const look = () => ordered(get("api/v0/pipeline/list", {}, AbortSignal.timeout(PATIENCE_MS)),
     found => { setPipelines(found); setGone(""); }, error => setGone(why(error)));
   useEffect(() => {
     const timer = setInterval(() => { if (!document.hidden) look(); }, LOOK_MS);
@@ -35,8 +37,8 @@ function Overview() {
     } catch (error) {
       say(why(error), true);
     }
+    await look();  // before the buttons, so that none is offered for what was
     setBusy(now => now.filter(other => other !== id));
-    look();
   };
   return html`
     <header class="top">

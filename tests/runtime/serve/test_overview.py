@@ -49,7 +49,7 @@ def page(tmp_path, browser):
 
 
 def click(browser, name, word):
-    browser.evaluate(f"document.querySelector('[aria-label=\"{word} {name}\"]').click()")
+    browser.click(f"document.querySelector('[aria-label=\"{word} {name}\"]')")
 
 
 def shows(browser, name, phase, timeout_s=240.0):
@@ -100,7 +100,6 @@ def test_pipelines_are_started_and_stopped(page):
     browser.wait_for(f"{SAID} == 'no <i>camera</i>'")
     is_accessible(browser)
     first = pipelines.find("cam <b>").state().pid
-    browser.wait_for("!document.querySelector('[aria-label=\"Restart cam <b>\"]').disabled")
     click(browser, "cam <b>", "Restart")
     browser.wait_for(f"{SAID} == 'Pipeline cam <b> restarted'")
     assert pipelines.find("cam <b>").state().pid != first
@@ -157,6 +156,34 @@ def test_a_run_that_is_killed_is_seen_at_once(page):
     shows(browser, "cam <b>", "failed")
     assert browser.evaluate(f"{ROW.format('cam <b>')}.querySelector('.error').innerText") == KILLED
     assert enabled(browser, "cam <b>") == ["Start", "Stop"]
+
+
+def test_a_list_that_comes_late_is_not_drawn_over_a_newer_one(page):
+    browser, pipelines, _ = page
+    # The next list is held back until a newer one has come.
+    browser.evaluate("""(() => { const real = fetch; window.holds = true;
+      window.fetch = async (url, options) => {
+        const reply = await real(url, options);
+        if (window.holds && String(url).includes('/list')) {
+          window.holds = false;
+          await new Promise(go => { window.go = go; });
+          window.isOldRead = new Promise(done => {
+            const json = reply.json.bind(reply);
+            reply.json = async () => { const found = await json(); setTimeout(done); return found; };
+          });
+        }
+        return reply; }; })()""")
+    browser.wait_for("!!window.go")
+    click(browser, "cam <b>", "Start")
+    shows(browser, "cam <b>", "running")
+    drawn = "window.phases"
+    browser.evaluate(
+        f"{drawn} = []; new MutationObserver(() => {drawn}.push({ROW.format('cam <b>')}.dataset.phase))"
+        ".observe(document.body, {attributes: true, subtree: true}); null"
+    )
+    browser.evaluate("(go(), new Promise(done => setTimeout(done)).then(() => isOldRead))")
+    assert "stopped" not in browser.evaluate(drawn)
+    assert pipelines.find("cam <b>").is_running
 
 
 def test_graphs_come_and_go_without_a_reload(page, tmp_path):

@@ -1,6 +1,6 @@
 // @ts-check
 // The timeline of a run: its lanes, the moment that is shown, and what can be done with it.
-import {get, why} from "../api.js";
+import {get, inOrder, why} from "../api.js";
 import {html, useCallback, useEffect, useMemo, useRef, useState} from "../html.js";
 import {clock, count} from "../words.js";
 import {ClipPanel} from "./clip.js";
@@ -76,8 +76,9 @@ export function Timeline({run, moment, onMoment}) {
     load();
     return () => { over = true; clearTimeout(timer); };
   }, [run, view?.from, view?.to, bins, drags, width > 0]);
+  const ordered = useMemo(inOrder, []);
   const readLabels = useCallback(
-    () => get(`${place(run)}/labels`).then(setLabels, () => setLabels([])), [run]);
+    () => ordered(get(`${place(run)}/labels`), setLabels, () => setLabels([])), [run]);
   useEffect(() => { readLabels(); }, [readLabels]);
 
   // -- the moment ------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 // @ts-check
 // "What if": a part of the run again with another prompt, backend or model, and what that changes.
-import {address, get, post, why} from "../api.js";
-import {html, useEffect, useState} from "../html.js";
+import {address, get, inOrder, post, why} from "../api.js";
+import {html, useEffect, useMemo, useState} from "../html.js";
 import {count, counted} from "../words.js";
 import {loadMoment, place} from "./moments.js";
 import {RangeFields} from "./range.js";
@@ -25,7 +25,8 @@ export function WhatIfPanel({run, moment, cycle, range, onRange, onShow, onMomen
   const [state, setState] = useState(/** @type {any} */ (null));
   const [said, setSaid] = useState("");
 
-  const readAll = () => get(`${place(run)}/what-if`).then(setAll, () => {});
+  const ordered = useMemo(inOrder, []);
+  const readAll = () => ordered(get(`${place(run)}/what-if`), setAll, () => {});
   useEffect(() => {
     get(place(run)).then(found => {
       const answering = new Set(found.outputs.filter((/** @type {any} */ it) => it.lane === "answers").map((/** @type {any} */ it) => it.task));
