@@ -252,26 +252,43 @@ class _Connection(H11Protocol):
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the app answer, and send what it gives in pieces, each when the client has made room:
         a transport copies what it is given, so a large reply to a client that does not read would
-        be in memory once more for each of them."""
+        be in memory once more for each of them. A reply whose client has left ends where it is."""
+
+        async def send_piece(message: Message) -> None:
+            if self.transport.is_closing():
+                # uvicorn hears of it when the loop has its turn, and a reply whose pieces are all there
+                # leaves it none; asyncio logs what is written meanwhile.
+                self._is_left()
+                if message["type"] == "http.response.body":
+                    raise _ClientLeft
+            await send(message)
 
         async def send_in_pieces(message: Message) -> None:
             body = message.get("body", b"")
             if len(body) <= _PIECE:
-                await send(message)
+                await send_piece(message)
                 return
             self._all.hold(self, len(body))
             view = memoryview(body)
             for start in range(0, len(body), _PIECE):
                 end = start + _PIECE
                 more = end < len(body) or message.get("more_body", False)
-                await send({**message, "body": view[start:end], "more_body": more})
+                await send_piece({**message, "body": view[start:end], "more_body": more})
             self._all.hold(self, 0)
 
         try:
             await self._app(scope, receive, send_in_pieces)
+        except _ClientLeft:
+            self._all.hold(self, 0)
         except ReplyBroken:
-            if (asked := self.cycle) is not None:
-                asked.disconnected = (
-                    True  # so that uvicorn does not take it for an error of the app
-                )
+            self._is_left()
             self.cut()
+
+    def _is_left(self) -> None:
+        """Nobody gets the rest of the reply: uvicorn is not to take that for an error of the app."""
+        if (asked := self.cycle) is not None:
+            asked.disconnected = True
+
+
+class _ClientLeft(OSError):  # noqa: N818  # it has happened to the reply
+    """Nobody reads the rest of a reply. ASGI has `send` raise an `OSError` then."""

@@ -7,14 +7,13 @@ import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
-from starlette.background import BackgroundTask
+from starlette.types import Receive, Scope, Send
 
 from flowrun.runtime.errors import LogError, LogInUse, LogNotFound, UsageError
 from flowrun.runtime.recorded.clip import pytest_lines
@@ -318,15 +317,12 @@ class Runs:
     async def _clip(self, run: str, first: int, last: int, name: str) -> Response:
         handle, path = tempfile.mkstemp(suffix=".mcap", prefix="flowrun-")
         os.close(handle)
-        remove = partial(Path(path).unlink, missing_ok=True)
         try:
             await self._ask(run, lambda it: it.clip(first, last, Path(path)), first)
         except BaseException:
-            remove()
+            _remove(path)
             raise
-        return FileResponse(
-            path, media_type=_MCAP, filename=name, background=BackgroundTask(remove)
-        )
+        return _Temporary(path, media_type=_MCAP, filename=name)
 
     # -- labels --------------------------------------------------------------------------------
 
@@ -434,6 +430,20 @@ def _whole(body: dict[str, Any], key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ApiError(422, f"{key}: expected the number of a cycle, got {described(value)}")
     return value
+
+
+class _Temporary(FileResponse):
+    """A file that is removed when it has been sent, or its client has left."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            _remove(self.path)
+
+
+def _remove(path: str | os.PathLike[str]) -> None:
+    Path(path).unlink(missing_ok=True)
 
 
 def _labelled(run: RecordedRun, body: dict[str, Any]) -> Label:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from flowrun.runtime.server.connections import LIMITS_S
@@ -21,6 +22,8 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     _timer: asyncio.TimerHandle | None = None
 
     async def send(self, message: ASGISendEvent) -> None:
+        if message["type"] == "websocket.send" and self.transport.is_closing():
+            raise ClientDisconnected  # uvicorn hears of it when the loop has its turn
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and self.close_sent:
             # A refusal is whole: uvicorn would log it as an app that has not answered.

@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -12,6 +13,8 @@ from contextlib import ExitStack, suppress
 import httpx
 import pytest
 import structlog
+from fastapi.responses import Response, StreamingResponse
+from fastapi.websockets import WebSocket, WebSocketDisconnect
 
 from flowrun.runtime.broadcast import Picture
 from flowrun.runtime.server import connections, control
@@ -238,6 +241,79 @@ def test_rubbish_after_a_reply_leaves_nothing_in_the_log(small, connect, capfd):
             pass
     assert logged == []
     assert capfd.readouterr() == ("", "")
+
+
+def reset(client):
+    """End a connection as a browser does that gives up a request: what is still sent is refused."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+async def pieces(clients, given):
+    for number in range(1000):
+        if number == 2:
+            reset(clients.pop())
+        given.append(number)
+        yield b"piece"
+
+
+@pytest.mark.parametrize(
+    ("answer", "most"),
+    [
+        (lambda *of: StreamingResponse(pieces(*of)), 10),
+        (lambda clients, _: reset(clients.pop()) or Response(bytes(50_000_000)), 0),
+    ],
+    ids=["long", "large"],
+)
+def test_a_reply_ends_where_its_client_leaves(small, connect, caplog, capfd, answer, most):
+    """Also one whose pieces are all there, so that the loop has no turn in which it hears of that."""
+    clients, given, ended = [], [], threading.Event()
+
+    async def app(scope, receive, send):
+        try:
+            await answer(clients, given)(scope, receive, send)
+        finally:
+            ended.set()
+
+    small._app.mount("/reply", app)
+    clients.append(connect())
+    clients[0].sendall(GET % b"/reply/")
+    assert ended.wait(240)
+    until(lambda: not open_connections(small))
+    assert len(given) <= most
+    assert (caplog.messages, capfd.readouterr()) == ([], ("", ""))
+
+
+UPGRADE = b"""\
+Connection: Upgrade\r
+Upgrade: websocket\r
+Sec-WebSocket-Version: 13\r
+Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r
+\r
+"""
+
+
+def test_a_websocket_ends_where_its_client_leaves(small, connect, caplog, capfd):
+    clients, given, ended = [], [], threading.Event()
+
+    async def app(scope, receive, send):
+        socket = WebSocket(scope, receive, send)
+        await socket.accept()
+        try:
+            async for piece in pieces(clients, given):
+                await socket.send_bytes(piece)
+        except WebSocketDisconnect:
+            pass
+        finally:
+            ended.set()
+
+    small._app.mount("/socket", app)
+    clients.append(connect())
+    clients[0].sendall(GET[:-2] % b"/socket/" + UPGRADE)
+    assert ended.wait(240)
+    until(lambda: not open_connections(small))
+    assert len(given) <= 10
+    assert (caplog.messages, capfd.readouterr()) == ([], ("", ""))
 
 
 @pytest.mark.long

@@ -1,5 +1,6 @@
 """Recorded runs over HTTP, asked by a real client."""
 
+import asyncio
 import io
 import itertools
 import json
@@ -172,6 +173,30 @@ def test_packets_from_a_key_frame_on_give_the_pictures(http, folder, query, cycl
 def test_what_is_not_there_is_a_clear_error(http, path, status, error):
     reply = http.get(f"/api/v0/runs{path}")
     assert (reply.status_code, reply.json()) == (status, {"error": error})
+
+
+def test_the_file_of_a_clip_is_removed_whether_it_is_taken_or_not(
+    http, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    path = "/api/v0/runs/run/clip?from=12&to=14"
+    assert http.get(path).status_code == 200
+    app = create_view_app(RecordedRuns.at(folder), token=None, host="127.0.0.1", connections=8)
+    scope = {"type": "http", "asgi": {"spec_version": "2.4"}, "method": "GET"}
+    scope |= {"path": path.partition("?")[0]}
+    scope |= {"query_string": b"from=12&to=14", "headers": [(b"host", b"localhost")]}
+    sent = []
+
+    async def send(message):
+        sent.append((message["type"], len(list(tmp_path.iterdir()))))
+        if message["type"] == "http.response.body":
+            raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        asyncio.run(app(scope, None, send))
+    app.state.close()
+    assert sent == [("http.response.start", 1), ("http.response.body", 1)]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_whole_log_and_a_clip_are_downloaded(http, folder, tmp_path):
