@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Protocol
 
 from flowrun.msgs.message import Message
@@ -13,20 +12,19 @@ from flowrun.runtime.fleet.deliveries import Arrivals, Delivery
 from flowrun.runtime.fleet.found import PartReport
 from flowrun.runtime.fleet.order import Need
 from flowrun.runtime.fleet.record import FleetRun
+from flowrun.runtime.fleet.substitutes import Substitutes
+from flowrun.runtime.graph.boundary import Boundary
 from flowrun.runtime.graph.plan import Slot
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.compare import Difference, OnDifference, OnMessage, Recorded
 from flowrun.runtime.replay.replay import Replay
 
-__all__ = ["Changed", "RunLane"]
+__all__ = ["RunLane"]
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """A message that differs. made: the one that is made now; None if none is."""
-
-    was_recorded: bool
-    made: Message | None
+_MOST_KEPT = 32
+"""Number of messages that one receiver keeps of a sender, made in place of recorded ones, before it goes
+first where it can. They may be pictures."""
 
 
 class Others(Protocol):
@@ -38,10 +36,9 @@ class Others(Protocol):
     def verify(self, delivery: Delivery, receiver: RunLane) -> None:
         """Compare what came with what the sender's log has."""
 
-    def changed(
-        self, delivery: Delivery, receiver: FleetRun
-    ) -> Mapping[str, Mapping[int, Changed]]:
-        """The messages of a sender that are other ones now, by topic and cycle."""
+    def receivers_of(self, sender: FleetRun) -> list[tuple[int, Substitutes]]:
+        """The lanes that received from a run, with what they are to take in place of that. To be asked
+        for once."""
 
 
 class RunLane:
@@ -63,14 +60,18 @@ class RunLane:
     ) -> None:
         self.part, self.replay, self.log = part, replay, log
         run = self.run_of = part.run
-        self.changed: dict[str, dict[int, Changed]] = {}
         graph = replay.plan.graph
         numbers = {it.id: it for it in graph.spec.partitions}
         own = numbers[run.part.partition]
         self.rank = (own.number, own.processes.index(run.part.instance))
         self._others, self._first, self._last = others, first, last
         self._sent_topics = {it.topic for boundary in graph.sends for it in boundary.streams}
+        self._receives = graph.receives
         self._arrivals = Arrivals(run, log, graph.receives)
+        self._receivers: list[tuple[int, Substitutes]] | None = None
+        """Those of what this lane sends; None before something is another message now."""
+        self._instead: dict[tuple[str, int], Substitutes] = {}
+        """What comes in place of what was received, by source task and the sender's run."""
         self._due: tuple[int, list[Delivery]] | None = None
         self._started = ExitStack()
         self._awaited: tuple[int, int] | None = None
@@ -119,6 +120,9 @@ class RunLane:
                 found.append(Need(at, delivery.last))
         return found
 
+    def goes_after(self) -> Iterable[int]:
+        return [at for at, kept in self._receivers or () if len(kept) >= _MOST_KEPT]
+
     def run(self) -> None:
         try:
             if self._awaited is not None and not self._start():
@@ -160,10 +164,32 @@ class RunLane:
             self._watch(difference, recorded, made)
         topic = f"/{difference.task}/{difference.port}"
         if topic in self._sent_topics:
-            is_made = made is not None and made.present
-            self.changed.setdefault(topic, {})[difference.cycle] = Changed(
-                recorded is not None, made.copy() if made is not None and is_made else None
+            if self._receivers is None:
+                self._receivers = self._others.receivers_of(self.run_of)
+            for _, substitutes in self._receivers:
+                substitutes.offer(
+                    topic,
+                    difference.cycle,
+                    was_recorded=recorded is not None,
+                    made=made if made is not None and made.present else None,
+                )
+
+    def substitutes_for(self, sender: FleetRun) -> Iterator[Substitutes]:
+        """One for each source task on which something of a run of a sender came."""
+        for boundary in self._receives:
+            if boundary.peer == sender.part:
+                made = Substitutes(self._taken(boundary, sender.number))
+                self._instead[boundary.source, sender.number] = made
+                yield made
+
+    def _taken(self, boundary: Boundary, run: int) -> Iterator[Delivery]:
+        """What the cycles that run took of a run of a sender."""
+        for it in Arrivals(self.run_of, self.log, (boundary,)).all():
+            is_run = (self._first is None or self._first <= it.at) and (
+                self._last is None or it.at <= self._last
             )
+            if it.run == run and is_run:
+                yield it
 
     def apply(
         self, slots: Sequence[Slot], messages: Sequence[Message], cycle: int, time_ns: int
@@ -173,31 +199,6 @@ class RunLane:
         if self._due is None or self._due[0] != cycle or not slots:
             return
         for delivery in self._due[1]:
-            if delivery.boundary.source == slots[0].task_id:
-                changed = self._others.changed(delivery, self.run_of)
-                if changed:
-                    _deliver(delivery, changed, {it.port: messages[it.index] for it in slots})
-
-
-def _deliver(
-    delivery: Delivery,
-    changed: Mapping[str, Mapping[int, Changed]],
-    outputs: Mapping[str, Message],
-) -> None:
-    for number, stream in enumerate(delivery.boundary.streams):
-        others = changed.get(stream.topic)
-        if not others:
-            continue
-        taken, output = delivery.taken[number], outputs[stream.name]
-        more = [
-            cycle
-            for cycle in range(max(delivery.first, taken + 1), delivery.last + 1)
-            if cycle in others and not others[cycle].was_recorded and others[cycle].made is not None
-        ]
-        cycle = max(more, default=taken)
-        if cycle not in others:
-            continue
-        made = others[cycle].made
-        output.clear()
-        if made is not None:
-            output.restore(made.all_fields(), tov_ns=made.tov_ns)
+            substitutes = self._instead.get((delivery.boundary.source, delivery.run))
+            if delivery.boundary.source == slots[0].task_id and substitutes is not None:
+                substitutes.take(cycle, {it.port: messages[it.index] for it in slots})

@@ -2,12 +2,13 @@
 
 Of the cycles that could be next, the one with the earliest time is, then by partition, instance and
 run. Clocks of machines need not agree: they only decide between cycles that know nothing of each other.
+A run whose receivers keep much of what it has made waits until they have taken it, where they can.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 __all__ = ["Cut", "Lane", "Need", "in_causal_order"]
@@ -37,6 +38,10 @@ class Lane(Protocol[K]):
         """What the next cycle needs."""
         ...
 
+    def goes_after(self) -> Iterable[K]:
+        """The lanes that are to go first where they can, as they keep much of what this one made."""
+        ...
+
     def run(self) -> None:
         """Run the next cycle."""
         ...
@@ -61,9 +66,12 @@ def in_causal_order(
     """
     ready: list[tuple[int, tuple[int, ...], K]] = []
     waiting: dict[K, list[K]] = {}
+    awaited: dict[K, K] = {}
+    """By lane that waits, the one that it waits for."""
 
     def place(key: K) -> None:
         """Where the next cycle of a lane waits: among the ready, or for another lane."""
+        awaited.pop(key, None)
         upcoming = lanes[key].next
         if upcoming is None:
             return
@@ -74,13 +82,38 @@ def in_causal_order(
             at = other.next
             if at is not None and at[1] <= need.cycle:
                 waiting.setdefault(need.lane, []).append(key)
+                awaited[key] = need.lane
                 return
         heappush(ready, (upcoming[0], rank(key), key))
+
+    def first_of(key: K) -> K:
+        """The lane that `key` waits for, whatever for; itself, if it is ready or has ended."""
+        seen = {key}
+        while key in awaited and awaited[key] not in seen:
+            key = awaited[key]
+            seen.add(key)
+        return key
+
+    def pick() -> K:
+        """The earliest of the ready, or one that it goes after."""
+        passed: set[K] = set()
+        key = ready[0][2]
+        while key not in passed:
+            passed.add(key)
+            could = {it for _, _, it in ready} - passed
+            firsts = (first_of(it) for it in lanes[key].goes_after())
+            key = next((it for it in firsts if it in could), key)
+        return key
 
     for key in lanes:
         place(key)
     while ready:
-        _, _, key = heappop(ready)
+        key = pick()
+        if key == ready[0][2]:
+            heappop(ready)
+        else:
+            ready[:] = [it for it in ready if it[2] != key]
+            heapify(ready)
         lanes[key].run()
         yield key
         for other in [*waiting.pop(key, ()), key]:

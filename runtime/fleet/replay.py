@@ -15,9 +15,10 @@ from typing import Any, Self
 from flowrun.runtime.errors import LogError, ReplayError, UsageError
 from flowrun.runtime.fleet.deliveries import Delivery
 from flowrun.runtime.fleet.found import FleetReport, LinkDifference, PartReport
-from flowrun.runtime.fleet.lane import Changed, RunLane
+from flowrun.runtime.fleet.lane import RunLane
 from flowrun.runtime.fleet.order import Cut, in_causal_order
 from flowrun.runtime.fleet.record import FleetRun
+from flowrun.runtime.fleet.substitutes import Substitutes
 from flowrun.runtime.graph.spec import GraphSpec, PartId
 from flowrun.runtime.links.check import received, recorded_spread
 from flowrun.runtime.links.links import streams_of
@@ -202,10 +203,11 @@ class FleetReplay:
             )
             self.report.links.append(link)
 
-    def changed(self, delivery: Delivery, receiver: FleetRun) -> dict[str, dict[int, Changed]]:
-        """The messages of a sender that are other ones now, by topic and cycle."""
-        at = self.lane_of(delivery, receiver)
-        return {} if at is None else self.lanes[at].changed
+    def receivers_of(self, sender: FleetRun) -> list[tuple[int, Substitutes]]:
+        """The lanes that received from a run, with what they are to take in place of that."""
+        return [
+            (at, it) for at, lane in enumerate(self.lanes) for it in lane.substitutes_for(sender)
+        ]
 
 
 def _check_tasks(names: Iterable[str], graphs: Sequence[GraphSpec]) -> None:

@@ -12,11 +12,16 @@ from flowrun.runtime.fleet.order import Cut, Need, in_causal_order
 
 
 class Cycles:
-    """A lane of cycles at times; `needed` is by cycle."""
+    """A lane of cycles at times. needed, after: by cycle."""
 
-    def __init__(self, times: list[int], needed: dict[int, list[Need[str]]] | None = None) -> None:
+    def __init__(
+        self,
+        times: list[int],
+        needed: dict[int, list[Need[str]]] | None = None,
+        after: dict[int, list[str]] | None = None,
+    ) -> None:
         self._times = list(enumerate(times))
-        self._needed = needed or {}
+        self._needed, self._after = needed or {}, after or {}
         self.ran: list[int] = []
 
     @property
@@ -25,6 +30,9 @@ class Cycles:
 
     def needs(self) -> Iterable[Need[str]]:
         return self._needed.get(self._times[0][0], ())
+
+    def goes_after(self) -> Iterable[str]:
+        return self._after.get(self._times[0][0], ())
 
     def run(self) -> None:
         self.ran.append(self._times.pop(0)[0])
@@ -64,6 +72,26 @@ def test_logs_that_contradict_each_other_are_named() -> None:
     assert caught.value.lanes == ["a", "b"]
 
 
+def test_a_sender_that_is_far_ahead_lets_its_receiver_go_first() -> None:
+    receiver = {0: [Need("a", 0)], 1: [Need("a", 1)], 2: [Need("a", 2)]}
+    lanes = {"a": Cycles([1, 2, 3], after={1: ["b"], 2: ["b"]}), "b": Cycles([7, 8, 9], receiver)}
+    assert ran(lanes) == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+
+
+def test_who_the_receiver_waits_for_goes_first_too() -> None:
+    lanes = {
+        "a": Cycles([1, 2], after={1: ["b"]}),
+        "b": Cycles([7], {0: [Need("a", 0), Need("c", 0)]}),
+        "c": Cycles([9]),
+    }
+    assert ran(lanes) == [("a", 0), ("c", 0), ("b", 0), ("a", 1)]
+
+
+def test_a_sender_goes_on_where_its_receiver_needs_more_of_it() -> None:
+    lanes = {"a": Cycles([1, 2], after={1: ["b"]}), "b": Cycles([7], {0: [Need("a", 1)]})}
+    assert ran(lanes) == [("a", 0), ("a", 1), ("b", 0)]
+
+
 @given(st.data())
 @settings(max_examples=100, deadline=None)
 def test_whatever_was_received_each_cycle_comes_once_and_after_its_causes(
@@ -83,7 +111,14 @@ def test_whatever_was_received_each_cycle_comes_once_and_after_its_causes(
                 last = data.draw(st.integers(0, count[other] - 1))
                 needed[name].setdefault(cycle, []).append(Need(other, last))
         count[name] += 1
-    lanes = {name: Cycles(times[name], needed[name]) for name in names}
+    after = {
+        name: {
+            cycle: data.draw(st.lists(st.sampled_from(names), max_size=2))
+            for cycle in range(count[name])
+        }
+        for name in names
+    }
+    lanes = {name: Cycles(times[name], needed[name], after[name]) for name in names}
     order = ran(lanes)
     assert sorted(order) == sorted((name, i) for name in names for i in range(count[name]))
     at = {it: i for i, it in enumerate(order)}
@@ -92,4 +127,4 @@ def test_whatever_was_received_each_cycle_comes_once_and_after_its_causes(
             at[need.lane, need.cycle] < at[name, cycle] for need in needed[name].get(cycle, ())
         )
         assert cycle == 0 or at[name, cycle - 1] < at[name, cycle]
-    assert ran({name: Cycles(times[name], needed[name]) for name in names}) == order
+    assert ran({name: Cycles(times[name], needed[name], after[name]) for name in names}) == order

@@ -7,13 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime.cli import main
 from flowrun.runtime.errors import LogError, ReplayError, UsageError
+from flowrun.runtime.fleet import lane
+from flowrun.runtime.fleet.lane import RunLane
 from flowrun.runtime.fleet.record import FleetRun, fleet_runs, folder_of
 from flowrun.runtime.fleet.replay import FleetReplay, FleetReport
 from flowrun.runtime.graph.find import importable
@@ -42,20 +46,28 @@ cnx:
 logging: {slab_size_mib: 4, section_size_mib: 1}
 """
 TASKS = """\
-from flowrun.msgs import IntMsg
+import numpy as np
+from flowrun.msgs import ImageRgb8Msg, IntMsg
 from flowrun.runtime.task import task
 
 @task
 def times(number: IntMsg, *, by: int = 2) -> IntMsg:
     return IntMsg(value=number.value * by)
+
+@task
+def grey(number: IntMsg, *, value: int = 100) -> ImageRgb8Msg:
+    return ImageRgb8Msg(pixels=np.full((16, 16, 3), value, np.uint8))
 """
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a fleet of three processes, recorded once."""
-    folder = tmp_path_factory.mktemp("fleet")
-    (folder / "g.yaml").write_text(GRAPH)
+    return record(tmp_path_factory.mktemp("fleet"), GRAPH)
+
+
+def record(folder: Path, graph: str) -> Path:
+    (folder / "g.yaml").write_text(graph)
     (folder / "fleet_tasks.py").write_text(TASKS)
     done = subprocess.run(
         [sys.executable, "-m", "flowrun.runtime.cli", "up", "g.yaml", "--port", "-1"],
@@ -105,6 +117,54 @@ def test_what_if_in_one_partition_reaches_the_others(fleet: Path) -> None:
     run, first = report.first
     assert (str(run.part), first.task, first.recorded, first.replayed) == ("a/0", "twice", "2", "4")
     assert not report.links
+
+
+PICTURES = """\
+partitions: {a: {}, b: {}}
+tasks:
+  - {id: n, type: Counter, config: {limit: 60, rate_hz: 200}, partition: a}
+  - {id: grey, type: fleet_tasks.grey, partition: a}
+  - {id: small, type: Resize, config: {width: 8, height: 8}, partition: b}
+cnx:
+  - {src: n, dst: grey, msg: IntMsg}
+  - {src: grey, dst: small, msg: ImageRgb8Msg}
+logging: {slab_size_mib: 4, section_size_mib: 1}
+"""
+
+
+def test_a_long_what_if_keeps_few_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However far the receiver was behind: here its clock says that it took all after the end."""
+    fleet = record(tmp_path, PICTURES)
+    hour_ns, next_of = 3600 * 10**9, RunLane.next.fget  # type: ignore[attr-defined]
+
+    def later(lane: RunLane) -> tuple[int, int] | None:
+        found = next_of(lane)
+        is_late = found is not None and lane.run_of.part.partition == "b"
+        return (found[0] + hour_ns, found[1]) if is_late else found
+
+    alive = most = 0
+    copy = ImageRgb8Msg.copy
+
+    def counted(picture: ImageRgb8Msg) -> ImageRgb8Msg:
+        nonlocal alive, most
+        made = copy(picture)
+        alive += 1
+        most = max(most, alive)
+        weakref.finalize(made.pixels, one_less)
+        return made
+
+    def one_less() -> None:
+        nonlocal alive
+        alive -= 1
+
+    monkeypatch.setattr(RunLane, "next", property(later))
+    monkeypatch.setattr(ImageRgb8Msg, "copy", counted)
+    monkeypatch.setattr(lane, "_MOST_KEPT", 4)
+    with importable(tmp_path):
+        report = replayed(fleet, config={"grey.value": 200})
+    assert {str(it.run.part): it.report.differing for it in report.parts} == {"a/0": 60, "b/0": 60}
+    # Those that wait, and what task and link have published last.
+    assert 4 <= most <= 6
 
 
 def test_the_first_difference_is_the_first_by_cause(fleet: Path) -> None:
