@@ -21,6 +21,7 @@
 | `broadcast.py`, `events.py`                        | what sinks show; what happens besides messages |
 | `live_video.py`                                    | a camera's newest packets, for viewers         |
 | `clock.py`, `errors.py`                            | the clocks; every error that a user can meet   |
+| `mistaken.py`                                      | what a program takes for a run                 |
 | `places.py`                                        | where in the user's code an error was raised   |
 | `callers.py`                                       | where a program calls flowrun                  |
 | `simulated.py`                                     | whether time is moved by hand                  |

@@ -191,6 +191,13 @@ class Task:
                 raise AttributeError(text)
             raise AttributeError(f"{text}; set what the task remembers in start() or __init__()")
 
+    def __new__(cls, *_: Any, **settings: Any) -> Self:
+        keys = getattr(cls.Config, "model_fields", {}).keys()
+        if settings and settings.keys() <= keys - {"config"}:
+            said = ", ".join(f"{key}={value!r:.40}" for key, value in settings.items())
+            raise TypeError(f"a graph makes its tasks: write graph.add({cls.__name__}, {said})")
+        return super().__new__(cls)
+
     def __init__(self, config: TaskConfig) -> None:
         """Keep it cheap: open nothing, load nothing. A replay makes tasks that it never starts."""
         # Not `self.config = ...`, which pyright takes for a second declaration of another type.

@@ -8,5 +8,6 @@
 | `naming.py`     | what a graph file calls a class, and whether a replay will find it        |
 | `running.py`    | `LiveRun`: a run on a thread of its own                                   |
 | `received.py`   | the messages of a run, for iterators and callbacks                        |
+| `asynchronous.py` | waits for a run in a coroutine                                          |
 | `pipeline.py`   | `pipeline`: frames of a source through a function, or a model             |
 """

@@ -37,6 +37,7 @@ from flowrun.runtime.graph.scripts import leave_import
 from flowrun.runtime.graph.spec import IDENTIFIER, UNKNOWN
 from flowrun.runtime.graph.stale import changed_modules, note_loaded
 from flowrun.runtime.graph.writing import Unwritable, plain, written
+from flowrun.runtime.mistaken import TakenForRun
 from flowrun.runtime.task import Task
 from flowrun.runtime.wording import listed, nearest, with_article
 
@@ -53,7 +54,7 @@ _YAML_END = "...\n"
 _TASK_KEYS = tuple(name for name in key_names(TASK) if name not in ("id", "type", "config"))
 
 
-class Graph:
+class Graph(TakenForRun):
     """Tasks, and how messages flow between them.
 
     name: what its runs are called.
@@ -68,12 +69,14 @@ class Graph:
     every mistake with its place.
     """
 
+    _is = "a graph is no run: start() gives one"
+
     def __init__(self, name: str = "graph", **sections: Any) -> None:
         called = caller()
         self._declared = Declared(name, called.folder / f"{name}.yaml", called.place())
         self._nodes: dict[Node, Added] = {}
         self._untyped: list[Untyped] = []
-        if not re.fullmatch(r"[\w][\w.-]*", name):
+        if not isinstance(name, str) or not re.fullmatch(r"[\w][\w.-]*", name):
             text = f"a graph's name is letters, digits, '_', '-' and '.'; got {name!r}"
             self._declared.problems.append(Problem(called.place("name", 0), text))
         self._set_sections(sections, called)
@@ -248,6 +251,17 @@ class Graph:
 
     def __len__(self) -> int:
         return len(self._nodes)
+
+    if not TYPE_CHECKING:  # a checker would take every name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            text = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if not name.startswith("_"):
+                from flowrun.runtime.api.running import LiveRun  # it loads the engine
+
+                if hasattr(LiveRun, name):
+                    text = f"{self._is}; write: run = graph.start(); run.{name}"
+            raise AttributeError(text, name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"<graph {self.name!r}: {listed(node.id for node in self._nodes)}>"
@@ -515,9 +529,10 @@ def _is_task(value: Any) -> bool:
 
 def _no_end(value: Any) -> str:
     text = "expected what add() returned, a port of it, or a text such as 'cam.image'"
-    if isinstance(value, type):
+    if isinstance(value, type) or inspect.isfunction(value):
+        kind = "class" if isinstance(value, type) else "function"
         name = value.__name__
-        return f"{text}; got the class {name}: write it = g.add({name}), and connect that"
+        return f"{text}; got the {kind} {name}: write it = g.add({name}), and connect that"
     return f"{text}; got {with_article(type(value).__name__)}"
 
 

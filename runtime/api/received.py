@@ -11,11 +11,13 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 from flowrun.msgs.message import Message
+from flowrun.runtime.api.asynchronous import begun, finished
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.reader import Log, LogMessage
 
@@ -112,6 +114,7 @@ class Feeds:
     def remove(self, queue: Queue) -> None:
         with self._lock:
             self._queues = tuple(it for it in self._queues if it[1] is not queue)
+        queue.end()  # a thread may wait for its next message
 
     def look(self, cycle: Cycle) -> None:
         """A cycle has been committed."""
@@ -136,6 +139,9 @@ class Messages(Iterator[Message]):
     """The messages of an output, as they come; ends with the run, and raises what ended it if that was
     an error. `close` ends it earlier, also from another thread; so does dropping it.
 
+    In a coroutine, `async for` waits without holding up the event loop. What came for an iteration that
+    was cancelled is given to the next one.
+
     read: gives the messages.
     closed: makes `read` end.
     queue: where they come from, if that is no log.
@@ -153,6 +159,7 @@ class Messages(Iterator[Message]):
         self._closed = closed
         self._queue = queue
         self._leave = leave
+        self._asked: Future[Message | None] | None = None
 
     @classmethod
     def all_logged(cls, source: Source, slot: Slot, *, raises: bool) -> Messages:
@@ -186,6 +193,20 @@ class Messages(Iterator[Message]):
 
     def __next__(self) -> Message:
         return next(self._read)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        if self._asked is None:
+            read = self._read  # a thread that waits does not keep the iterator
+            self._asked = begun(lambda: next(read, None))
+        await finished(self._asked)
+        asked, self._asked = self._asked, None
+        message = asked.result()
+        if message is None:
+            raise StopAsyncIteration
+        return message
 
     def close(self) -> None:
         """Read no more. A thread that waits for a message gets none."""

@@ -6,15 +6,17 @@ import atexit
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from flowrun.msgs.display import html_fields, html_table
 from flowrun.msgs.message import Message
+from flowrun.runtime.api.asynchronous import on_a_thread
+from flowrun.runtime.api.node import End, Node
 from flowrun.runtime.api.received import Feeds, Messages, Queue, newest_logged
 from flowrun.runtime.clock import LiveClock, monotonic_s
 from flowrun.runtime.errors import UsageError, text_of
@@ -52,6 +54,11 @@ class LiveRun:
 
     Leaving the `with` block stops the run, and waits for its end. Its tasks run on threads of the run.
     All methods may be called from any thread.
+
+    In a coroutine: `async with`, `async for`, and `await run` for what `wait` returns.
+
+    Where a method takes a task or an output, it takes what `Graph.add` returned, too: `run.set(cap,
+    prompt="cap de")`, `run.messages(cap.answer)`.
     """
 
     def __init__(
@@ -165,20 +172,20 @@ class LiveRun:
         """Task id -> the values in force of the keys that may change while it runs."""
         return self._run.settings()
 
-    def set(self, task: str, /, **values: Any) -> None:
+    def set(self, task: str | Node, /, **values: Any) -> None:
         """Change values of a task's config that may change while it runs, at the next cycle. The log
         has the change, and a replay makes it at the same cycle. `UsageError` names a wrong key or value.
         """
         self.check_is_here()
         self._check_goes_on()
-        self._run.set_live(task, values)
+        self._run.set_live(_named(task), values)
 
-    def pause(self, source: str | None = None) -> None:
+    def pause(self, source: str | Node | None = None) -> None:
         """From the next cycle on nothing comes from a source, or from any. A file waits where it is; a
         live source stays connected, and drops what comes. `UsageError` for a task that is no source."""
         self._switch(source, self._run.pause)
 
-    def resume(self, source: str | None = None) -> None:
+    def resume(self, source: str | Node | None = None) -> None:
         """End what `pause` began."""
         self._switch(source, self._run.resume)
 
@@ -239,9 +246,20 @@ class LiveRun:
             if failure is not error:
                 error.add_note(f"the run ended with an error, too: {text_of(failure)}")
 
+    def __await__(self) -> Generator[Any, None, RunResult]:
+        return on_a_thread(self.wait).__await__()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        await on_a_thread(partial(self.__exit__, kind, error, traceback))
+
     # -- its messages --------------------------------------------------------------------------
 
-    def messages(self, output: str, *, keep: int | None = None) -> Messages:
+    def messages(self, output: str | Node | End, *, keep: int | None = None) -> Messages:
         """The messages of `task.port`, or of the only output of `task`: to iterate over while the run
         goes on. Ends with the run, and raises what ended it if that was an error.
 
@@ -256,7 +274,7 @@ class LiveRun:
 
     def on_message(
         self,
-        output: str,
+        output: str | Node | End,
         call: Callable[[Any], object],
         *,
         keep: int | None = None,
@@ -271,15 +289,19 @@ class LiveRun:
         """
         if on_error not in ("stop", "skip"):
             raise UsageError(f"on_error={on_error!r}: expected 'stop' or 'skip'")
+        if not callable(call):
+            raise UsageError(
+                f"expected a function that is called with each message; got {call!r:.60}"
+            )
         callback = _Callback(
-            self, output, call, self._messages(output, keep, raises=False), on_error
+            self, _named(output), call, self._messages(output, keep, raises=False), on_error
         )
         with self._lock:
             self._callbacks.append(callback)
         callback.thread.start()
         return callback.end
 
-    def latest(self, output: str, *, timeout_s: float = 0.0) -> Message | None:
+    def latest(self, output: str | Node | End, *, timeout_s: float = 0.0) -> Message | None:
         """The newest message of an output, as a copy; None if there is none yet within `timeout_s`."""
         self.check_is_here()
         slot = self._slot(output)
@@ -295,6 +317,22 @@ class LiveRun:
                 self._latest[slot.index] = queue
         found = queue.look(timeout_s)
         return None if found is None else found.copy()
+
+    if not TYPE_CHECKING:  # to a checker it has none of these
+
+        def __iter__(self) -> NoReturn:
+            outputs = self.outputs
+            text = (
+                f"iterate over one of its outputs: run.messages({outputs[-1]!r})" if outputs else ""
+            )
+            raise TypeError(f"a run has no messages of its own; {text}; outputs: {listed(outputs)}")
+
+        __aiter__ = __iter__
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a run stays in the process that has started it; its log can be read anywhere"
+        )
 
     def __repr__(self) -> str:
         return f"<run of {self.name!r}: {self._said_state()}>"
@@ -413,11 +451,11 @@ class LiveRun:
                     said_s += _SAY_AFTER_S
                     print_text(f"{self.name}: waiting for {callback}", file=sys.stderr)
 
-    def _switch(self, source: str | None, switch: Callable[[str], bool]) -> None:
+    def _switch(self, source: str | Node | None, switch: Callable[[str], bool]) -> None:
         self.check_is_here()
         self._check_goes_on()
         if source is not None:
-            switch(source)
+            switch(_named(source))
             return
         sources = [step.task.id for step in self._plan.steps[: self._plan.source_count]]
         going = [id_ for id_ in sources if self._run.executor.states[id_][0] != "ended"]
@@ -428,7 +466,7 @@ class LiveRun:
         if self.has_ended:
             raise UsageError("the run has ended")
 
-    def _messages(self, output: str, keep: int | None, *, raises: bool) -> Messages:
+    def _messages(self, output: str | Node | End, keep: int | None, *, raises: bool) -> Messages:
         self.check_is_here()
         if threading.current_thread() is self._thread:
             raise UsageError(
@@ -442,13 +480,15 @@ class LiveRun:
         most = _KEPT_ARRAYS if slot.message_type.array_fields else _KEPT
         return Messages.newest(self, slot, self._feeds, keep=keep or most, raises=raises)
 
-    def _slot(self, output: str) -> Slot:
+    def _slot(self, output: str | Node | End) -> Slot:
+        name = _named(output)
+        said = name.removeprefix("/").replace("/", ".")  # a topic of the log
         slots = self._plan.slots
-        own = [it for it in slots if output in (f"{it.task_id}.{it.port}", it.task_id)]
+        own = [it for it in slots if said in (f"{it.task_id}.{it.port}", it.task_id)]
         if len(own) != 1:
             known = self.outputs
             raise UsageError(
-                f"unknown output {output!r}; outputs: {listed(known)}{nearest(output, known)}"
+                f"unknown output {name!r}; outputs: {listed(known)}{nearest(said, known)}"
             )
         return own[0]
 
@@ -463,6 +503,11 @@ class LiveRun:
         """In a forked process."""
         self._thread = threading.Thread()
         self._callbacks.clear()
+
+
+def _named(given: str | Node | End) -> str:
+    """What a graph file calls a task, or an output of it."""
+    return given.id if isinstance(given, Node) else str(given)
 
 
 class _Callback:

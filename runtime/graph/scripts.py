@@ -76,7 +76,16 @@ def name_of_main() -> tuple[str | None, str]:
 
 def leave_import() -> None:
     """To be called before a graph runs: ends the import of the script that runs it, if `import_module`
-    imports that. Returns otherwise."""
+    imports that. Returns otherwise.
+
+    `UsageError` in a process that multiprocessing has spawned and that still imports the script of its
+    parent: the graph would run once more."""
+    children = sys.modules.get("multiprocessing.process")
+    if children is not None and getattr(children.current_process(), "_inheriting", False):
+        raise UsageError(
+            "this child process imports the script that has started it, which would run its graph "
+            "again; put what runs a graph below `if __name__ == '__main__':`"
+        )
     if not getattr(_importing, "is_so", False):
         return
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001

@@ -35,6 +35,7 @@ from flowrun.runtime.links.reached import reached_before, said_of
 from flowrun.runtime.links.status import PartStatus
 from flowrun.runtime.links.transport import Transport
 from flowrun.runtime.log.writer import LogWriter
+from flowrun.runtime.mistaken import TakenForRun
 from flowrun.runtime.run.captured import Captured
 from flowrun.runtime.run.clips import ClipMaker, asks_for_clips
 from flowrun.runtime.run.disk_use import large_pictures
@@ -67,7 +68,7 @@ _CONFIGURING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class RunResult:
+class RunResult(TakenForRun):
     """How a run ended.
 
     reason: why it ended, "error" where `error` says more.
@@ -85,6 +86,8 @@ class RunResult:
     messages: int
     log_bytes: int
     log_error: LogError | None = None
+
+    _is = "run() and wait() return when the run has ended, and say how"
 
 
 class Run:
