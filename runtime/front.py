@@ -92,7 +92,12 @@ if not TYPE_CHECKING:  # a type checker would think that every name exists
         from importlib import import_module
 
         if name not in __all__:
-            raise AttributeError(f"module 'flowrun' has no attribute {name!r}")
+            text = f"module 'flowrun' has no attribute {name!r}"
+            if name[:1].isupper():
+                find = import_module("flowrun.runtime.graph.find")
+                for point in find.task_types().get(name, ()):
+                    text += f"; write: from {point.module} import {point.attr}"
+            raise AttributeError(text)
         module = next((it for it, names in _MODULES.items() if name in names), "msgs")
         found = globals()[name] = getattr(import_module(f"flowrun.{module}"), name)
         return found

@@ -6,6 +6,7 @@ import argparse
 import keyword
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,12 @@ def _module_name(name: str) -> str:
     if name in task_types():
         raise UsageError(f"{name!r} is a task that is installed already; choose another name")
     module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-    if module in sys.stdlib_module_names or keyword.iskeyword(module) or module == "flowrun":
+    if (
+        module in sys.stdlib_module_names
+        or keyword.iskeyword(module)
+        or module == "conftest"  # pytest would take it for its own
+        or find_spec(module) is not None
+    ):
         raise UsageError(
             f"{name!r} would need a module {module!r}, which Python has already; "
             f"choose another name, such as {name}Task"

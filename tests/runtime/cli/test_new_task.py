@@ -75,6 +75,16 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
             "choose another name, such as JsonTask",
         ),
         (
+            "Numpy",
+            "'Numpy' would need a module 'numpy', which Python has already; "
+            "choose another name, such as NumpyTask",
+        ),
+        (
+            "Conftest",
+            "'Conftest' would need a module 'conftest', which Python has already; "
+            "choose another name, such as ConftestTask",
+        ),
+        (
             "Class",
             "'Class' would need a module 'class', which Python has already; "
             "choose another name, such as ClassTask",
