@@ -149,8 +149,11 @@ class TaskError(FlowrunError):
 
 
 def _instead(cause: BaseException) -> str:
-    """What to do instead, where NumPy and OpenCV only say that an array may not be written to."""
+    """What to do instead, where the cause says only what is wrong: Python, that `publish` takes no
+    values; NumPy and OpenCV, that an array may not be written to."""
     text = text_of(cause)
+    if isinstance(cause, TypeError) and text.startswith("Message.publish() "):
+        return "; set the fields, then publish: out.value = ..., out.publish()"
     says_more = isinstance(cause, (AttributeError, FlowrunError, TypeError))  # these are our own
     if says_more or not ("read-only" in text or "readonly" in text):
         return ""

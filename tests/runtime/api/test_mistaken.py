@@ -10,8 +10,10 @@ import sys
 import pytest
 
 import flowrun
+from flowrun.msgs import IntMsg
 from flowrun.runtime.api.graph import Graph
-from flowrun.runtime.errors import UsageError
+from flowrun.runtime.errors import TaskError, UsageError
+from flowrun.runtime.task import Context, Input, Output, Task
 from flowrun.tasks.basic import Counter, Square
 
 NO_GRAPH = "a graph is no run: start() gives one; write: "
@@ -164,6 +166,7 @@ def test_a_spawned_process_does_not_run_its_parents_graph_again(tmp_path):
     (tmp_path / "script.py").write_text("""\
 import multiprocessing
 from flowrun import Graph
+from flowrun.runtime.task import Context, Input, Output, Task
 from flowrun.tasks.basic import Counter
 
 g = Graph("g")
@@ -180,3 +183,19 @@ child.join()
         "which would run its graph again; put what runs a graph below `if __name__ == '__main__':`"
     )
     assert len(list((tmp_path / "runs").glob("g-*"))) == 1
+
+
+class PublishesAValue(Task):
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        out.publish(value=number.value)
+
+
+def test_a_task_that_publishes_a_value_is_told_to_set_it(graph):
+    graph.connect("counter", graph.add(PublishesAValue))
+    with pytest.raises(TaskError) as raised:
+        graph.run()
+    assert str(raised.value) == (
+        "task 'publishes_a_value' failed in process, cycle 0: TypeError: Message.publish() got an "
+        "unexpected keyword argument 'value'; set the fields, then publish: out.value = ..., "
+        "out.publish()"
+    )
