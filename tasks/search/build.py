@@ -95,7 +95,7 @@ class _Taken:
 
 def index_name(model: Model, sampling: Sampling) -> str:
     """The name of the files of an index: another model, prompt or sampling has another one."""
-    key = key_of("search", 1, model.identity, model.prompt, sampling.every_s, sampling.differ)
+    key = key_of("search", 2, model.identity, model.prompt, sampling.every_s, sampling.differ)
     return f"{model.file_name}-{key.hex()[:12]}"
 
 

@@ -44,6 +44,10 @@ CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(folded, content='', columnsi
 CREATE VIRTUAL TABLE IF NOT EXISTS terms USING fts5vocab(words, 'row');
 """
 _FLOAT = np.dtype("<f4")
+_TEXT_BITS = 40
+"""A row of `words` has the number of the text in its low bits, and how many words that has above them:
+rows come in their order at no cost, so the shortest texts come first, unranked."""
+_TEXT_MASK = (1 << _TEXT_BITS) - 1
 _TEXTS_LOOKED_AT = 500
 _WORDS_LOOKED_FOR = 8
 _OFTEN = 0.3
@@ -241,19 +245,21 @@ class Index:
             )
 
     def _say(self, rows: Iterable[tuple[str, int, str, int, int, str, int]]) -> None:
+        new: list[tuple[int, str]] = []
         for text, *where in rows:
             found = self._file.execute("SELECT id FROM texts WHERE text = ?", (text,)).fetchone()
             if found is None:
-                words = " ".join(folded(text))
+                words = folded(text)
                 number = self._file.execute(
-                    "INSERT INTO texts VALUES (NULL, ?, ?)", (text, words)
+                    "INSERT INTO texts VALUES (NULL, ?, ?)", (text, " ".join(words))
                 ).lastrowid
-                self._file.execute(
-                    "INSERT INTO words (rowid, folded) VALUES (?, ?)", (number, words)
-                )
+                assert number is not None
+                new.append((len(words) << _TEXT_BITS | number, " ".join(words)))
             else:
                 [number] = found
             self._file.execute("INSERT INTO said VALUES (?, ?, ?, ?, ?, ?, ?)", (number, *where))
+        # In their order: FTS5 writes a segment of its own for each row that comes before the last one.
+        self._file.executemany("INSERT INTO words (rowid, folded) VALUES (?, ?)", sorted(new))
 
     def _append(self, vectors: NDArray[np.float32]) -> range:
         """Write vectors at the end of their file; gives their rows."""
@@ -365,18 +371,24 @@ class Index:
     def _like(
         self, asked: tuple[str, ...], weights: Mapping[str, float], count: int
     ) -> Iterator[tuple[int, str, tuple[str, ...]]]:
-        """Texts that may fit: those with all words in that order, then those with all words, then those
-        with some; no more kinds than give `count` of them. Number, text and folded words of each."""
+        """Texts that may fit: those with all words in that order, then those with all words, the
+        shortest first of both, then those with some, by bm25; no more kinds than give `count` of them.
+        Number, text and folded words of each."""
         there = [word for word in dict.fromkeys(asked) if word in weights]
         rare = [word for word in there if weights[word] > math.log(1 + 1 / _OFTEN)]
         pairs = [" ".join(asked[at : at + 2]) for at in range(len(asked) - 1)]
         some = sorted(rare, key=lambda word: -weights[word])[:_WORDS_LOOKED_FOR] or there
         seen: set[int] = set()
-        for joined, parts in ((" ", [" ".join(asked)]), (" ", there), (" OR ", [*some, *pairs])):
+        kinds = (
+            ("rowid", " ", [" ".join(asked)]),
+            ("rowid", " ", there),
+            ("rank", " OR ", [*some, *pairs]),
+        )
+        for order, joined, parts in kinds:
+            best = f"SELECT rowid FROM words WHERE words MATCH ? ORDER BY {order} LIMIT ?"  # noqa: S608  # one of two
             rows = self._file.execute(
-                "SELECT texts.id, text, folded FROM (SELECT rowid FROM words WHERE words MATCH ? "
-                "ORDER BY rank LIMIT ?) AS best JOIN texts ON texts.id = best.rowid",
-                (joined.join(f'"{part}"' for part in parts), _TEXTS_LOOKED_AT),
+                f"SELECT id, text, folded FROM ({best}) AS best JOIN texts ON id = best.rowid & ?",  # noqa: S608
+                (joined.join(f'"{part}"' for part in parts), _TEXTS_LOOKED_AT, _TEXT_MASK),
             )
             for number, text, words in rows:
                 if number not in seen:

@@ -64,20 +64,15 @@ def fit(
     is rather in "a red circle" than in "a red square and a blue circle".
     """
     asked = asked[:_MOST_WORDS]
-    runs: dict[tuple[str, ...], float] = {}
+    runs: dict[str, float] = {}
     for length in range(1, min(len(asked), _LONGEST_RUN) + 1):
         for begin in range(len(asked) - length + 1):
             run = asked[begin : begin + length]
-            runs[run] = sum(map(weight, run))
+            runs[f" {' '.join(run)} "] = sum(map(weight, run))
     total = sum(runs.values())
-    lengths = sorted({len(run) for run in runs})
 
     def score(text: tuple[str, ...]) -> float:
-        there = {
-            text[begin : begin + length]
-            for length in lengths
-            for begin in range(len(text) - length + 1)
-        }
-        return sum(worth for run, worth in runs.items() if run in there) / total if total else 0.0
+        there = f" {' '.join(text)} "  # no word has a space
+        return sum([worth for run, worth in runs.items() if run in there]) / total if total else 0.0
 
     return score

@@ -55,6 +55,16 @@ def test_words_find_the_pictures_of_which_they_were_said(tmp_path):
         assert index.saying('" OR *', 5, runs=["a"]) == []
 
 
+def test_of_many_texts_with_a_word_the_shortest_comes_first(tmp_path):
+    with Index(tmp_path / "i") as index, index.writing():
+        run = index.begin_run("a")
+        longer = [(at, at, f"a star near ring number {at}") for at in range(600)]
+        pictures = [*longer, (600, 600, "a star")]
+        vectors = np.ones((len(pictures), 4), np.float32)
+        index.add(run, "/cam/image", 0, 700, "cam", pictures, vectors)
+        assert cycles(index.saying("star", 2, runs=["a"])) == [("a", 600), ("a", 9)]
+
+
 def test_what_tasks_say_is_replaced_and_what_the_model_says_is_kept(tmp_path):
     with filled(tmp_path / "i") as index:
         run = index.begin_run("a")

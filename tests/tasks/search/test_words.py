@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flowrun.tasks.search.words import fit, folded, said_in
 
@@ -50,3 +52,18 @@ def test_a_rare_word_counts_more():
     weights = {"a": 0.1, "forklift": 4.0, "person": 1.0}
     score = fit(folded("a person, a forklift"), weights.__getitem__)
     assert score(folded("a forklift")) > score(folded("a person"))
+
+
+WORDS = st.lists(st.sampled_from(["a", "b", "ab", "c"]), max_size=8).map(tuple)
+
+
+@given(WORDS, WORDS)
+def test_each_run_of_up_to_four_words_counts_where_it_is_as_a_whole(asked, text):
+    def runs_of(words):
+        return {
+            words[begin : begin + n] for n in range(1, 5) for begin in range(len(words) - n + 1)
+        }
+
+    wanted = runs_of(asked)
+    share = sum(map(len, wanted & runs_of(text))) / max(1, sum(map(len, wanted)))
+    assert fit(asked, lambda word: 1.0)(text) == pytest.approx(share)
