@@ -6,7 +6,8 @@ by `flowrun eval` again, which finds all answers in its cache.
 
     python bench/bench_eval.py [--frames 1000] [--processes N]
 
-asked for: eval >= 0.95 of the bare model's speed; from the cache >= 100 times quicker.
+asked for: eval >= 0.95 of the bare model's speed; from the cache >= 100 times quicker. On a machine that
+does other things, look at CPU time a frame.
 """
 
 from __future__ import annotations
@@ -115,6 +116,35 @@ def evaluated(run, folder, processes):
     return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
 
 
+def cpu_ms(run, frames):
+    """CPU time of the bare model and of what a process of eval does, in ms a frame; one thread each."""
+    import torch
+
+    torch.set_num_threads(1)
+    from flowrun.runtime.log.reader import Log
+    from flowrun.tasks.embedded import MODEL_DIR
+    from flowrun.tasks.evaluation.asking import Piece, worker
+    from flowrun.tasks.models.vlm import VisionLanguageModel
+
+    model = VisionLanguageModel.load(MODEL_DIR, device="cpu", dtype="auto", local_files_only=True)
+    with Log(run) as log:
+        pictures = [it.pixels.copy() for it in log.frames("/cam/image", 0, frames)]
+    asked = [(number, number, 0) for number in range(frames)]
+    piece = Piece(run, True, "inference", "answer", "", "/cam/image", {}, ("cap en",), asked, 1)
+    ask, found = worker(), []
+
+    def bare():
+        for pixels in pictures:
+            model.answer(pixels, "cap en", max_new_tokens=50)
+
+    times = []
+    for part in (bare, lambda: ask(piece, found.append)) * 2:  # the first time loads and warms up
+        begin = time.process_time()
+        part()
+        times.append((time.process_time() - begin) * 1e3 / frames)
+    return times[2:]
+
+
 def command_s(run, store, processes):
     """The command as an installation runs it: with the bytecode of its modules on the disk."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -157,6 +187,10 @@ def main():
         print(f"bare model: {rate:.1f} frames a second in {args.processes} processes")
         own = evaluated(run, folder, args.processes)
         print(f"eval:       {own:.1f}, {own / rate:.3f} of it (>= 0.95)")
+        alone, whole = cpu_ms(run, min(50, args.frames))
+        print(
+            f"CPU a frame: bare {alone:.1f} ms, eval {whole:.1f} ms: {alone / whole:.3f} (>= 0.95)"
+        )
         first, _, asked = command_s(run, folder / "b.sqlite", args.processes)
         again, known, _ = command_s(run, folder / "b.sqlite", args.processes)
         print(

@@ -120,6 +120,8 @@ def number(value: int | memoryview) -> int:
 
 def _read_varint(data: memoryview, position: int) -> tuple[int, int]:
     """The varint that begins at `position`, of at most 10 bytes, and where it ends."""
+    if position < len(data) and data[position] < 0x80:  # nearly all have one byte
+        return data[position], position + 1
     value = 0
     for place, byte in enumerate(data[position : position + 10]):
         value |= (byte & 0x7F) << 7 * place

@@ -18,10 +18,12 @@ from flowrun.runtime.log.slab.faults import is_cut
 from flowrun.runtime.log.slab.format import CODEC, NO_PAYLOAD, PAYLOAD
 from flowrun.runtime.log.slab.reader import SlabReader
 from flowrun.runtime.log.values import decode
-from flowrun.runtime.pictures.decode import PictureDecoder
 from flowrun.runtime.pictures.planar import Kept, PlanarPicture
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.wording import listed, nearest
+
+if TYPE_CHECKING:
+    from flowrun.runtime.pictures.decode import PictureDecoder
 
 __all__ = ["Bounds", "Frame", "LateLines", "LogMessage", "LoggedCycle", "Range", "Topic"]
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from flowrun.msgs.display import html_fields, html_table
 from flowrun.msgs.image import ImageRgb8Msg
@@ -37,8 +37,10 @@ from flowrun.runtime.log.slab.format import CODEC, CYCLE, STARTED_NS, STEP_TASKS
 from flowrun.runtime.log.slab.reader import SlabReader
 from flowrun.runtime.log.table import Table, arrow_table, make_table, timings_table
 from flowrun.runtime.log.topic import LogTopic, topic_named
-from flowrun.runtime.pictures.decode import Passed, PictureDecoder
 from flowrun.runtime.wording import listed, nearest
+
+if TYPE_CHECKING:  # loaded when the first picture is decoded
+    from flowrun.runtime.pictures.decode import Passed, PictureDecoder
 
 __all__ = [
     "Bounds",
@@ -86,7 +88,7 @@ class Log:
         self._slabs = self._files.slabs
         self._cycle_count: int | None = None
         self._decoders: dict[str, PictureDecoder] = {}
-        self._passed = Passed()
+        self._passed: Passed | None = None
         self._codecs = {
             channel.topic: channel.metadata[CODEC]
             for channel in self._slabs[0].preamble.channels.values()
@@ -388,6 +390,10 @@ class Log:
 
     def _decoder_of(self, topic: str) -> PictureDecoder:
         """The decoder of a topic's pictures: it goes on from the one it was last asked for."""
+        from flowrun.runtime.pictures.decode import Passed, PictureDecoder
+
+        if self._passed is None:
+            self._passed = Passed()
         if topic not in self._decoders:
             self._decoders[topic] = PictureDecoder(
                 partial(self._stored, topic), ahead=not self.follow, passed=self._passed

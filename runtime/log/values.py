@@ -17,6 +17,9 @@ from flowrun.runtime.log.lines import LOG_SCHEMA_NAME, unpack_log
 __all__ = ["decode", "line_text", "plain_value"]
 
 
+_OF_ARRAY = {"dtype", "shape", "data"}
+
+
 def decode(payload: memoryview, encoding: str, schema: str) -> dict[str, Any]:
     """The fields of `payload`. `ValueError`, `TypeError` or msgpack's `UnpackException` on bytes
     that are not of that encoding."""
@@ -31,13 +34,12 @@ def decode(payload: memoryview, encoding: str, schema: str) -> dict[str, Any]:
     fields = msgpack.unpackb(payload, strict_map_key=False)
     if not isinstance(fields, dict):
         raise ValueError(f"a {type(fields).__name__}, expected a map")  # noqa: TRY004
-    return {name: _array_or_value(value) for name, value in fields.items()}
-
-
-def _array_or_value(value: Any) -> Any:
-    if isinstance(value, dict) and value.keys() == {"dtype", "shape", "data"}:
-        return array_from_map(value)
-    return value
+    return {
+        name: array_from_map(value)
+        if isinstance(value, dict) and value.keys() == _OF_ARRAY
+        else value
+        for name, value in fields.items()
+    }
 
 
 def plain_value(value: Any, *, data: bool) -> Any:

@@ -440,4 +440,7 @@ def _check_packets(own: dict[str, Any], length: int) -> None:
 
 
 def _all_within(values: list[Any], least: int, end: int) -> bool:
-    return all(type(value) is int and least <= value < end for value in values)
+    for value in values:  # noqa: SIM110  # three times as quick as `all` of a generator
+        if type(value) is not int or not least <= value < end:
+            return False
+    return True

@@ -87,7 +87,12 @@ def plain(
     """
     if fields is None:
         return None
-    return {name: _plain(value, most) for name, value in fields.items() if name not in but}
+    left_out = frozenset(but)
+    return {
+        name: value if value is None or isinstance(value, (str, int)) else _plain(value, most)
+        for name, value in fields.items()
+        if name not in left_out
+    }
 
 
 def _plain(value: Any, most: int) -> Any:

@@ -46,10 +46,14 @@ def key_of(*parts: Any) -> bytes:
 
 
 def _ordered(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _ordered(value[name]) for name in sorted(value)}
+    if value is None or isinstance(
+        value, (str, int, float, bytes)
+    ):  # most of all, and quickly known
+        return value
     if isinstance(value, (list, tuple)):
         return [_ordered(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: _ordered(value[name]) for name in sorted(value)}
     return value
 
 

@@ -57,8 +57,7 @@ def score(kind: str, answer: Mapping[str, Any], truth: Truth) -> Score | None:
 
 
 def _near(kind: str, answer: Mapping[str, Any], right: Mapping[str, Any]) -> Score:
-    one, other = boxes_in(kind, answer), boxes_in(kind, right)
-    if one is not None and other is not None:
+    if (one := boxes_in(kind, answer)) is not None and (other := boxes_in(kind, right)) is not None:
         near = _f1(one, other)
         return Score(near, right=near == 1)
     is_same = _read(answer.get("response")) == _read(right.get("response"))

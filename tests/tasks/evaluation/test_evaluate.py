@@ -107,9 +107,10 @@ def test_where_all_is_known_no_process_is_started_and_no_model_or_decoder_loaded
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT / "tests"
     )
-    loaded = {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
+    modules = set(json.loads(done.stdout.splitlines()[-1]))
     heavy = {"PIL", "av", "multiprocessing", "networkx", "pydantic", "rich", "scipy", "torch"}
-    assert loaded & heavy == set()
+    assert {name.partition(".")[0] for name in modules} & heavy == set()
+    assert modules & {"flowrun.runtime.pictures.decode", "flowrun.runtime.graph.plan"} == set()
 
 
 def test_detections_are_compared_by_overlap_and_all_tasks_are_asked(recorded, here):
