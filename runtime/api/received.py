@@ -142,6 +142,7 @@ class Messages(Iterator[Message]):
     In a coroutine, `async for` waits without holding up the event loop. What came for an iteration that
     was cancelled is given to the next one.
 
+    output: as `task.port`.
     read: gives the messages.
     closed: makes `read` end.
     queue: where they come from, if that is no log.
@@ -150,6 +151,7 @@ class Messages(Iterator[Message]):
 
     def __init__(
         self,
+        output: str,
         read: Generator[Message],
         closed: threading.Event,
         queue: Queue | None = None,
@@ -160,6 +162,7 @@ class Messages(Iterator[Message]):
         self._queue = queue
         self._leave = leave
         self._asked: Future[Message | None] | None = None
+        self._output = output
 
     @classmethod
     def all_logged(cls, source: Source, slot: Slot, *, raises: bool) -> Messages:
@@ -168,7 +171,7 @@ class Messages(Iterator[Message]):
         raises: whether the end raises what ended the run, if that was an error.
         """
         closed = threading.Event()
-        return cls(_from_log(source, slot, closed, raises=raises), closed)
+        return cls(_named(slot), _from_log(source, slot, closed, raises=raises), closed)
 
     @classmethod
     def newest(
@@ -177,7 +180,7 @@ class Messages(Iterator[Message]):
         """The messages from now on; `keep` of them while the reader is busy. raises: as before."""
         queue, closed = Queue(keep), threading.Event()
         feeds.add(slot, queue)
-        made = cls(_from_queue(source, queue, closed, raises=raises), closed, queue)
+        made = cls(_named(slot), _from_queue(source, queue, closed, raises=raises), closed, queue)
         made._leave = leave = weakref.finalize(made, feeds.remove, queue)
         leave.atexit = False
         return made
@@ -187,6 +190,9 @@ class Messages(Iterator[Message]):
         """Number of messages that came while the reader was busy, and are not given; 0 where all are
         read from the log."""
         return 0 if self._queue is None else self._queue.left_out
+
+    def __repr__(self) -> str:
+        return f"<messages of {self._output!r}, one after the other>"
 
     def __iter__(self) -> Self:
         return self
@@ -216,6 +222,10 @@ class Messages(Iterator[Message]):
             self._queue.end()
         with suppress(ValueError):  # another thread is in it, which it leaves by itself
             self._read.close()
+
+
+def _named(slot: Slot) -> str:
+    return f"{slot.task_id}.{slot.port}"
 
 
 def _from_queue(

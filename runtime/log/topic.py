@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, overload
+from numbers import Real
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from flowrun.msgs.display import html_image, html_table, png
 from flowrun.runtime.errors import LogNotFound
@@ -63,12 +65,10 @@ class LogTopic:
         if isinstance(cycle, slice):
             if cycle.step not in (None, 1):
                 raise TypeError(f"{self.name}[::{cycle.step!r}]: a range of cycles has no step")
-            return self._within(
-                Range(
-                    None if cycle.start is None else self._number(cycle.start),
-                    None if cycle.stop is None else self._number(cycle.stop),
-                )
+            start, end = (
+                None if it is None else self._number(it) for it in (cycle.start, cycle.stop)
             )
+            return self._within(Range(start, end))
         number = self._number(cycle)
         for message in self._within(Range(number, number + 1)):
             return message
@@ -132,6 +132,8 @@ class LogTopic:
         return asdict(self._wanted)
 
     def _number(self, cycle: Any) -> int:
+        if not isinstance(cycle, SupportsIndex):
+            raise TypeError(f"{self.name}[{cycle!r}]: a cycle is found by its number")
         number = operator.index(cycle)
         if number >= 0:
             return number
@@ -141,6 +143,11 @@ class LogTopic:
     def _time_ns(self, time: float | datetime | None) -> int | None:
         if time is None:
             return None
+        is_number = isinstance(time, Real) and math.isfinite(time)
+        if not (is_number or isinstance(time, datetime)):
+            raise TypeError(
+                f"between({time!r}): expected seconds since the first cycle, a datetime, or None"
+            )
         if isinstance(time, datetime):
             whole, part = int(time.replace(microsecond=0).timestamp()), time.microsecond
             return whole * 1_000_000_000 + part * 1000

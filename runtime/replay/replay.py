@@ -195,6 +195,9 @@ class Replay:
 
     # -- running -------------------------------------------------------------------------------
 
+    def __repr__(self) -> str:
+        return f"<replay of {self.log.path}>"
+
     def __enter__(self) -> Self:
         self.start()
         return self

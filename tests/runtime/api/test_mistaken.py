@@ -105,6 +105,8 @@ def test_tasks_and_ports_of_the_graph_name_those_of_its_run(graph):
         values = [it.value for it in run.messages(square)]
         assert values == [it.value for it in run.messages(square.square)] == [0, 1, 4]
         assert values == [it.value for it in run.messages("/square/square")]
+        said = "<messages of 'square.square', one after the other>"
+        assert repr(run.messages(square)) == said
         assert run.latest(counter.count).value == 2
         found = []
         run.on_message(square, found.append)

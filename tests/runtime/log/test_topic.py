@@ -84,6 +84,23 @@ def test_times_are_seconds_since_the_beginning_or_moments(log):
     assert values(topic.between(None, moment)) == []
 
 
+@pytest.mark.parametrize("wrong", ["0:10", float("nan"), np.datetime64(0, "s")])
+def test_another_time_is_refused(log, wrong):
+    with pytest.raises(TypeError) as raised:
+        log["n"].between(wrong, None)
+    assert str(raised.value) == (
+        f"between({wrong!r}): expected seconds since the first cycle, a datetime, or None"
+    )
+
+
+@pytest.mark.parametrize("wrong", ["value", 1.5])
+def test_another_cycle_is_refused(log, wrong):
+    for given in wrong, slice(wrong, None):
+        with pytest.raises(TypeError) as raised:
+            log["n"][given]
+        assert str(raised.value) == f"/n/number[{wrong!r}]: a cycle is found by its number"
+
+
 def test_a_topic_is_a_table(log):
     table = log["even"][10:15].table
     assert table["value"].tolist() == [10, 12, 14]
