@@ -123,6 +123,8 @@ def run(args: argparse.Namespace) -> int:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     folder = new_run_directory(args.log_dir, f"{graph.name}-{stamp}")
     write_fleet(folder, graph)
+    if placement is not None:
+        placement.note_into(folder / "ray.log")
     first = next((part for part, it in ports.items() if it == port), None)
     token = token_for(
         os.environ.get("FLOWRUN_TOKEN") if args.token is None else args.token, args.host

@@ -18,6 +18,7 @@ from flowrun.runtime.fleet.placement import (
     LOCAL_SETTINGS,
     PATIENCE_S,
     Place,
+    PlaceLost,
     Placement,
     Process,
 )
@@ -86,6 +87,7 @@ class _Member:
 
     part: PartId
     child: Process
+    folder: Path
     on_error: str
     lines: list[str] = field(default_factory=list)
     status: int | None = None
@@ -132,12 +134,12 @@ class Fleet:
                     *command,
                     str(graph.path),
                     *("--partition", str(part)),
-                    *("--log-dir", str(folder_of(folder, part))),
+                    *("--log-dir", str(logs := folder_of(folder, part))),
                     *_at_its_place(graph, part, where),
                     *options(part),
                 ]
                 child = placement.process(part, words, self._noting(part), first_pause_s)
-                self._members[part] = _Member(part, child, partition.on_error)
+                self._members[part] = _Member(part, child, logs, partition.on_error)
 
     def start(self) -> None:
         """Start all. `UsageError` if a process cannot be made."""
@@ -146,7 +148,7 @@ class Fleet:
                 member.child.start()
             except OSError as error:
                 self.stop()
-                raise UsageError(f"no process can be started: {error.strerror}") from error
+                raise UsageError(f"{member.part}: {_not_started(member, error)}") from error
             member.child.keep_running(on_end=self._ending(member), on_failure=self._failing(member))
             self._say(member.part, "started")
 
@@ -219,15 +221,15 @@ class Fleet:
 
     def _failing(self, member: _Member) -> Callable[[OSError], None]:
         def on_failure(error: OSError) -> None:
-            self._say(member.part, f"no process can be started: {error.strerror}")
-            self._note(member, 1)
+            self._note(member, 1, _not_started(member, error))
 
         return on_failure
 
-    def _note(self, member: _Member, status: int | None) -> None:
-        """A process has ended for good."""
+    def _note(self, member: _Member, status: int | None, why: str | None = None) -> None:
+        """A process has ended for good. why: as its status and its lines say it, if not given."""
         is_well = status is None or (self._stopping and status == _ASKED)
-        why = None if status is None or is_well else why_ended(status, member.lines)
+        if why is None and status is not None and not is_well:
+            why = why_ended(status, member.lines)
         self._say(member.part, "ended" if why is None else f"failed: {why.splitlines()[0]}")
         with self._lock:
             member.status = 0 if status is None else status
@@ -238,6 +240,12 @@ class Fleet:
 
     def _say(self, part: PartId, line: str) -> None:
         self._say_line(f"{part!s:<{self._width}} | {line}")
+
+
+def _not_started(member: _Member, error: OSError) -> str:
+    if isinstance(error, PlaceLost):
+        return f"{error.strerror}; its log is there, in {member.folder.absolute()}; {error.advice}"
+    return f"no process can be started: {error.strerror}"
 
 
 class LocalPlacement:

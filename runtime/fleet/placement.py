@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from flowrun.runtime.graph.spec import GraphSpec, PartId
 
-__all__ = ["LOCAL_SETTINGS", "PATIENCE_S", "Place", "Placement", "Process"]
+__all__ = ["LOCAL_SETTINGS", "PATIENCE_S", "Place", "PlaceLost", "Placement", "Process"]
 
 PATIENCE_S = 9.0
 """Seconds that a process has to end: one that is stuck ends itself 8 s after SIGTERM."""
@@ -26,6 +26,17 @@ class Place(NamedTuple):
     settings: Mapping[str, str]
 
 
+class PlaceLost(OSError):  # noqa: N818  # what has happened, not what somebody did wrong
+    """Where a process ran is gone, and the process with it.
+
+    strerror: which place, and why. advice: what to do.
+    """
+
+    def __init__(self, text: str, advice: str) -> None:
+        super().__init__(0, text)
+        self.advice = advice
+
+
 class Process(Protocol):
     """A process of a fleet; see `ChildProcess`."""
 
@@ -36,7 +47,9 @@ class Process(Protocol):
     def start(self) -> None: ...
     def keep_running(
         self, *, on_end: Callable[[int, float], bool], on_failure: Callable[[OSError], None]
-    ) -> None: ...
+    ) -> None:
+        """As `ChildProcess`; `on_failure` is called with `PlaceLost` too."""
+
     def stop(self) -> None: ...
 
 

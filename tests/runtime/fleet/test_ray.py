@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 
 from flowrun.runtime.cli import main
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.fleet.ray import RayPlacement
+from flowrun.runtime.fleet.placement import PlaceLost
+from flowrun.runtime.fleet.ray import RayPlacement, _Node, _Placed, _Runner
 from flowrun.runtime.fleet.record import fleet_runs
 from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.graph.spec import PartId
 from flowrun.runtime.log.reader import Log
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'flowrun-runtime[ray]'")
@@ -91,8 +94,6 @@ def test_an_address_at_which_nobody_listens_is_not_tried_for_minutes(
 
 @pytest.fixture
 def placement() -> Iterator[Any]:
-    from flowrun.runtime.fleet.ray import RayPlacement
-
     made = RayPlacement("local")
     yield made
     made.close()
@@ -117,7 +118,9 @@ def test_nodes_talk_in_plain_only_where_the_graph_says_so(
     """Two addresses stand for two nodes: a machine has one."""
     hosts = iter([f"10.0.0.{n}" for n in range(1, 9)])
     real_get = ray.get
-    monkeypatch.setattr(ray, "get", lambda asked, **more: (next(hosts), real_get(asked, **more)[1]))
+    monkeypatch.setattr(
+        ray, "get", lambda asked, **more: real_get(asked, **more)._replace(host=next(hosts))
+    )
     spec = parse_graph(graph(network="insecure: true"), path=Path("g.yaml"), env={})
     places = placement.places(spec)
     assert [it.address.rpartition(":")[0] for it in places.values()] == [
@@ -127,3 +130,113 @@ def test_nodes_talk_in_plain_only_where_the_graph_says_so(
     assert {tuple(it.settings) for it in places.values()} == {()}
     with pytest.raises(UsageError, match="its partitions are on several nodes; say network: "):
         placement.places(parse_graph(graph(), path=Path("g.yaml"), env={}))
+
+
+class Answers:
+    """An actor's method, and what Ray gives for each call; the last one for all that follow."""
+
+    def __init__(self, *said: Any) -> None:
+        self.said, self.asked = list(said), list[tuple[Any, ...]]()
+
+    def remote(self, *asked: Any) -> Any:
+        self.asked.append(asked)
+        return self.said.pop(0) if len(self.said) > 1 else self.said[0]
+
+
+class Cluster:
+    """What `_Placed` asks of Ray and of its actor. alive: the ids of the nodes that are there."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, events: Answers, alive: list[str]) -> None:
+        self.events, self.alive = events, alive
+        self.start, self.stop = Answers(None), Answers(ray.exceptions.ActorDiedError())
+
+    def get(self, said: Any, **_more: Any) -> Any:
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"NodeID": it, "Alive": it in self.alive} for it in ("one", "two")]
+
+
+def placed(cluster: Cluster) -> tuple[list[str], list[OSError]]:
+    """The lines of a process on node "two", and why it failed."""
+    lines: list[str] = []
+    failed: list[OSError] = []
+    has_failed = threading.Event()
+
+    def on_failure(error: OSError) -> None:
+        failed.append(error)
+        has_failed.set()
+
+    node = _Node("10.0.0.2", 7447, "two")
+    process = _Placed(cluster, cluster, node, PartId("two"), [], lines.append, 0.0)
+    process.start()
+    process.keep_running(on_end=lambda _status, _pause_s: False, on_failure=on_failure)
+    assert has_failed.wait(60)
+    process.stop()
+    assert process.status == 1
+    return lines, failed
+
+
+def test_a_node_that_is_lost_is_named_once_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flowrun.runtime.fleet.ray._WAIT_S", 0.01)
+    silent = ray.exceptions.ActorUnavailableError("socket closed", b"1" * 16)
+    events = Answers(
+        [("line", "a"), ("line", "b")], silent, silent, [("line", "c")], silent,
+        ray.exceptions.ActorDiedError(),
+    )  # fmt: skip
+    lines, [error] = placed(Cluster(events, alive=["one"]))
+    silence = "its node 10.0.0.2 does not answer"
+    assert lines == ["a", "b", silence, "c", silence]
+    assert [it for (it,) in events.asked] == [0, 2, 2, 2, 3, 3]
+    assert isinstance(error, PlaceLost)
+    assert error.strerror == "its node 10.0.0.2 is lost (Ray's two)"
+    assert error.advice == (
+        "ray status shows the nodes that are left; the same command starts all again"
+    )
+
+
+def test_an_actor_that_ray_ends_on_a_node_that_is_there_is_told_in_rays_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flowrun.runtime.fleet.ray._WAIT_S", 0.01)
+    monkeypatch.setattr("flowrun.runtime.fleet.ray._KNOWN_S", 0.05)
+    events = Answers(ray.exceptions.ActorDiedError())
+    _, [error] = placed(Cluster(events, alive=["one", "two"]))
+    assert error.strerror == (
+        "Ray has ended it on its node 10.0.0.2: The actor died unexpectedly before finishing this "
+        "task."
+    )
+
+
+def test_what_a_runner_tells_is_told_again_until_it_was_seen() -> None:
+    runner = _Runner()
+    for line in "abc":
+        runner._note("line", line)
+    assert runner.events(0) == runner.events(0) == [("line", it) for it in "abc"]
+    assert runner.events(2) == [("line", "c")]
+    runner._note("end", 0)
+    assert runner.events(3) == [("end", 0)]
+
+
+def test_what_ray_says_of_its_nodes_goes_into_a_file(
+    placement: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the function that Ray's thread calls, in the place where it looks for it."""
+    from ray._private import worker
+
+    before = worker.print_to_stdstream
+    try:
+        placement.note_into(tmp_path / "ray.log")
+        source = Path(worker.__file__).read_text()
+        assert "print_to_stdstream(" in source.partition("def listen_error_messages")[2]
+        worker.print_to_stdstream({"lines": ["Raylet is terminated."]}, ignore_prefix=False)
+    finally:
+        worker.print_to_stdstream = before
+    assert (tmp_path / "ray.log").read_text() == "Raylet is terminated.\n"
+    assert capsys.readouterr().out == ""
