@@ -93,7 +93,10 @@ class VideoPackets:
         that of today.
     before: packets of earlier sections, of which no picture was decoded.
     time_ns: as of `UnseenPacket`, of the picture's own packet; None also where all pictures are decoded.
-    is_sure: False where packets are damaged, so that the log must have the picture besides.
+    is_sure: False where decoding them again may give another picture, so that the log must have the
+        picture besides.
+    is_damaged: whether packets that the picture may need are known to be missing or damaged: a decoder
+        other than the source's may make another picture of them.
     """
 
     decoder: VideoDecoder
@@ -107,6 +110,7 @@ class VideoPackets:
     before: tuple[UnseenPacket, ...] = ()
     time_ns: int | None = None
     is_sure: bool = True
+    is_damaged: bool = False
 
     @property
     def with_unseen(self) -> list[tuple[bytes | memoryview, bool]]:

@@ -77,7 +77,8 @@ class LiveVideo:
 
     @property
     def without(self) -> bool:
-        """Whether the newest picture came without packets."""
+        """Whether the newest picture came without packets, or with damaged ones, of which viewers would
+        make other pictures."""
         return self._without
 
     @property
@@ -89,7 +90,7 @@ class LiveVideo:
         """Take the packets of a picture that was published. Never blocks for a viewer."""
         video = image.video
         with self._lock:
-            if video is None:
+            if video is None or video.is_damaged:
                 self._without = True
                 self._forget()
             else:

@@ -224,6 +224,8 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
         own = picture.own
         if own["codec"] != "packets":
             return f"cycle {message.cycle} is not logged as packets"
+        if picture.is_damaged:
+            return f"packets of cycle {message.cycle}, or before it, are missing or damaged"
         size = size or own["size"]
         if own["size"] != size:
             return f"the size changes in cycle {message.cycle}"

@@ -118,7 +118,7 @@ class PictureExport:
             picture = _parsed(message)
             own = picture.own
             is_square = _square(own) == tuple(own["size"])
-            is_packet = own["codec"] == "packets" and own["sizes"]
+            is_packet = picture.is_of_packets and own["sizes"]
             if is_packet and is_square and _is_jpeg(picture.packets[-1].data):
                 data, source = picture.packets[-1].data, picture.source
         if data:
@@ -148,7 +148,7 @@ class PictureExport:
             return PIXELS, ""
         first: tuple[LogMessage, StoredPicture] | None = None
         kinds, formats = set(), set()
-        reordered = several = jpegs = False
+        reordered = several = jpegs = is_damaged = False
         last, aspect = -1, 1.0
         for message in self._log.messages(self._topic, **selection.bounds):
             picture = _parsed(message)
@@ -161,6 +161,7 @@ class PictureExport:
             if own["codec"] != "packets":
                 continue
             first = first or (message, picture)
+            is_damaged |= picture.is_damaged
             if picture.decoder is not None:
                 formats.add(shown_format(picture.decoder.name))
             reordered |= own["number"] < last
@@ -186,6 +187,8 @@ class PictureExport:
             return _AGAIN, f"viewers do not show {name or 'packets without a key frame'}"
         if len(kinds) > 1:
             return _AGAIN, "not all of its pictures are logged as packets"
+        if is_damaged:
+            return _AGAIN, "some of its packets are missing or damaged"
         if reordered or (several and not self._in_order(begin, first[0].cycle, selection)):
             return _AGAIN, "its stream has B-frames, which Foxglove and Rerun do not show"
         if begin is not None and not _begins(name, begin, first[1]):

@@ -134,6 +134,7 @@ class PictureFeed:
             before=tuple(it._replace(data=bytes(it.data)) for it in before),
             time_ns=own.get("time_ns"),
             is_sure=own["codec"] == "packets",
+            is_damaged=stored.is_damaged,
         )
 
     def _kept(self, cycle: int, stored: StoredPicture) -> Kept:

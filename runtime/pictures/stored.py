@@ -184,6 +184,8 @@ class PictureEncoder:
         }
         if video.time_ns is not None:
             own["time_ns"] = video.time_ns
+        if video.is_damaged:
+            own["damaged"] = True
         if video.before:
             own["before"] = [
                 [len(packet.data) for packet in video.before],
@@ -258,6 +260,17 @@ class StoredPicture:
     def holds_packets(self) -> bool:
         """Whether packets are in `data`: of codec "packets" nothing else is."""
         return _holds_packets(self.own)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether packets that it may need are known to be missing or damaged."""
+        return bool(self.own.get("damaged"))
+
+    @property
+    def is_of_packets(self) -> bool:
+        """Whether any decoder makes it of its section's packets: they alone give it, and none is known
+        to be missing or damaged."""
+        return self.own["codec"] == "packets" and not self.is_damaged
 
     @property
     def before(self) -> list[UnseenPacket]:

@@ -18,15 +18,16 @@ __all__ = ["packets_of", "shown_from"]
 
 def packets_of(message: LogMessage) -> dict[str, int] | None:
     """What a decoder needs for the picture of a message: `key`, the cycle with whose packets it begins,
-    and `number`, that of the packet that gives it. None where packets do not give it, or not all of them
-    are in the log. `LogError` and `ValueError` where it cannot be read."""
-    own = StoredPicture.parse(message.payload).own
-    return None if own["codec"] != "packets" else {"key": own["key"], "number": own["number"]}
+    and `number`, that of the packet that gives it. None where packets do not give it to any decoder, or
+    not all of them are in the log. `LogError` and `ValueError` where it cannot be read."""
+    stored = StoredPicture.parse(message.payload)
+    own = stored.own
+    return {"key": own["key"], "number": own["number"]} if stored.is_of_packets else None
 
 
 def shown_from(log: Log, topic: str, first: int) -> Iterator[Shown]:
     """The pictures of a topic from cycle `first` on, to the end of the section that `first` is in, as
-    their packets; to the first packets that the log has lost, if it has.
+    their packets; to the first packets that are damaged, or that the log has lost, if there are any.
 
     `LogNotFound` where the section's beginning is not in the log, `LogError` where the log is damaged.
     """
@@ -35,7 +36,7 @@ def shown_from(log: Log, topic: str, first: int) -> Iterator[Shown]:
     for message in log.messages(topic, first):
         stored = _parsed(message)
         own = stored.own
-        if not stored.holds_packets:
+        if not stored.holds_packets or stored.is_damaged:
             return
         if section is None:
             section = own["section"]

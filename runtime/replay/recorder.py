@@ -205,6 +205,7 @@ class _RecordedVideo:
             before=tuple(stored.before),
             time_ns=own.get("time_ns"),
             is_sure=own["codec"] == "packets",
+            is_damaged=stored.is_damaged,
         )
 
     def _since(self, key: int, cycle: int, section: int) -> list[StoredPicture]:

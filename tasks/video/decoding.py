@@ -1,12 +1,13 @@
 """A source's packets -> its pictures, decoded as the log that gets the packets will decode them.
 
 The packets are cut into sections. A section begins with a key frame and a decoder that knows nothing
-before it, and ends before the next one, or with the first packet that is damaged: so what is logged
-of it, decoded again from its beginning, gives the same pictures. Which pictures are not sure to do so
+before it, and ends before the next one: so what is logged of it, decoded again from its beginning,
+gives the same pictures, also where packets are missing or damaged. Which pictures are not sure to do so
 is said of each; the log gets their pixels:
 
-- those that come out after a packet was damaged, until the next section begins;
-- those before the first key frame, as of a live source that is joined in the middle.
+- those before the first key frame, as of a live source that is joined in the middle;
+- those that come out after a packet was damaged, until the next section begins, where the decoder is not
+  one of `REPEATED`, or a device.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from flowrun.runtime.pictures.planar import kept
 from flowrun.runtime.pictures.video import ContainerDecoder, PacketDecoder, Take
 from flowrun.tasks.video.ahead import AheadDecoder, Cores
 from flowrun.tasks.video.by_device import DeviceDecoder
-from flowrun.tasks.video.codecs import AT_ONCE, IN_PARTS
+from flowrun.tasks.video.codecs import AT_ONCE, IN_PARTS, REPEATED
 from flowrun.tasks.video.hwaccel import Device
 from flowrun.tasks.video.incoming import Fed, Incoming, Waiting
 from flowrun.tasks.video.packets import Origin, PacketQueue
@@ -93,6 +94,7 @@ class SourceDecoder:
         self._context = stream.codec_context
         self._strict = self._incoming.strict
         codec, form = self._incoming.codec, self._incoming.form
+        self._repeats = codec in REPEATED
         is_parallel = self.logs_packets and (codec in AT_ONCE | IN_PARTS or form in WHOLE)
         self._preparing = Preparing(
             Cores(cores) if cores > 1 and is_parallel else None,
@@ -168,14 +170,14 @@ class SourceDecoder:
             self.damaged += 1
             self._doubt()
             return
-        if waiting.is_damaged:
-            self._doubt()
-        elif is_key:
+        if is_key and (not waiting.is_damaged or self._current is None):
             self._begin(waiting, emit)
         current = self._current = self._current or self._section(is_sure=False)
+        if waiting.is_damaged:
+            self._doubt()
         was_sure = current.is_sure
         took = self._decode(current, data, emit, is_key=is_key)
-        if was_sure and took and self._queue is not None:
+        if was_sure and (took or current.is_sure) and self._queue is not None:
             assert current.number is not None
             self._queue.append(current.number, self._number, data, is_key=is_key)
         if self._next is not None:
@@ -254,13 +256,13 @@ class SourceDecoder:
             self._current = self._section(is_sure=True)
             self._preparing.leave(current.decoder)
         elif self._next is None and (
-            not current.is_sure
+            not current.is_whole
             or self._number - max(current.first, self._tried) >= _LONGEST
             or (self._queue is not None and self._queue.overflowed)
         ):
             described = self._learnt(self._now)
             section = self._made(described, self._sections)
-            self._next = Successor(section, described, must_agree=current.is_sure)
+            self._next = Successor(section, described, must_agree=current.is_whole)
 
     def _section(self, *, is_sure: bool) -> Section:
         """A section that begins with the packet of now."""
@@ -282,7 +284,10 @@ class SourceDecoder:
         elif number is not None:
             decoder = self._preparing.begun(self._now, self._waiting, described)
         return Section(
-            decoder or PacketDecoder(described, strict=self._strict), self._number, number
+            decoder or PacketDecoder(described, strict=self._strict),
+            self._number,
+            number,
+            repeats=self._repeats and not isinstance(decoder, DeviceDecoder),
         )
 
     def _begin_logged(self, described: VideoDecoder, first: int) -> None:
@@ -308,7 +313,8 @@ class SourceDecoder:
                 self._hold(number, decoded, origin, following.held.append)
 
         was_sure = section.is_sure
-        if section.decode(self._number, data, take, is_key=is_key) and was_sure:
+        took = section.decode(self._number, data, take, is_key=is_key)
+        if was_sure and (took or section.is_sure):
             following.packets.append((self._number, data, is_key))
         if following.fails:
             self._give_up(emit)

@@ -107,8 +107,6 @@ class Incoming:
 
     def looked_at(self, packet: Any) -> Waiting:
         """A packet that has come, and what is known of it before any other is decoded."""
-        number = self.read
-        self.read += 1
         fed = Fed(packet.pts, not packet.is_discard)  # a filter empties the packet
         is_key, is_damaged = bool(packet.is_keyframe), bool(packet.is_corrupt)
         if self._asks_container:
@@ -116,6 +114,7 @@ class Incoming:
             orientation = container_orientation(self._context, packet)
             self._described = replace(self._described, orientation=orientation)
         data = self._bytes(packet) if self.logs_packets else b""
+        number = self._number_of(data)
         begins, follows = False, False
         if data:
             self._note_display(data, is_key=is_key)
@@ -145,15 +144,16 @@ class Incoming:
 
     def glanced_at(self, packet: Any) -> Waiting:
         """A packet that has come, of which nothing but the bytes matters."""
+        fed = Fed(packet.pts, not packet.is_discard)
+        data, is_damaged = self._bytes(packet), bool(packet.is_corrupt)
+        return Waiting(self._number_of(data), packet, fed, data, is_damaged=is_damaged)
+
+    def _number_of(self, data: bytes) -> int:
+        """The number of the next packet. One that cannot be read, and gets into no decoder, shares that
+        of the packet after it: the numbers of what the log gets have no gap."""
         number = self.read
-        self.read += 1
-        return Waiting(
-            number,
-            packet,
-            Fed(packet.pts, not packet.is_discard),
-            self._bytes(packet),
-            is_damaged=bool(packet.is_corrupt),
-        )
+        self.read += bool(data) or not self.logs_packets
+        return number
 
     def _bytes(self, packet: Any) -> bytes:
         """What the decoder and the log get of `packet`; b"" where the filter cannot read it.

@@ -21,12 +21,14 @@ class Origin(NamedTuple):
     number: the number of its packet.
     fed: the number of the last packet that the decoder had got when the picture came out.
     drained: whether it came out when the section was at its end.
+    is_damaged: whether packets that it may need are known to be missing or damaged.
     """
 
     section: int
     number: int
     fed: int
     drained: bool
+    is_damaged: bool = False
 
 
 class _Kept(NamedTuple):
@@ -132,6 +134,7 @@ class PacketQueue:
                 drained=origin.drained,
                 before=tuple(before),
                 time_ns=time_ns,
+                is_damaged=origin.is_damaged,
             )
 
     def take_rest(self) -> tuple[UnseenPacket, ...]:

@@ -1,8 +1,10 @@
 """Sections: packets that one decoder gets from a key frame on, which the log decodes in the same way.
 
-A section begins with a key frame and a decoder that knows nothing before it. It is sure of its pictures
-until a packet of it is missing or damaged. Where groups are open, the next one is a `Successor`: it is
-decoded besides the one before until its first picture shows that it is a section of its own.
+A section begins with a key frame and a decoder that knows nothing before it. What comes of packets that
+are damaged, or that others are missing before, is the same each time where the decoder is one of
+`REPEATED`: the log gets these packets too. Of other decoders the section is no longer sure then. Where
+groups are open, the next one is a `Successor`: it is decoded besides the one before until its first
+picture shows that it is a section of its own.
 """
 
 from __future__ import annotations
@@ -69,7 +71,9 @@ class Section:
 
     first: the number of its first packet.
     number: among the sections that the log may get; None of one that it does not.
+    repeats: whether its decoder makes the same of damaged packets each time.
     is_sure: whether decoding its packets again gives the same pictures.
+    is_whole: whether no packet is known to be missing or damaged.
     """
 
     def __init__(
@@ -77,11 +81,14 @@ class Section:
         decoder: PacketDecoder | AheadDecoder | DeviceDecoder,
         first: int,
         number: int | None = None,
+        *,
+        repeats: bool = False,
     ) -> None:
         self.decoder = decoder
         self.first = first
         self.number = number
-        self.is_sure = number is not None
+        self.is_sure = self.is_whole = number is not None
+        self._repeats = repeats
         self.has_begun = False
         """Whether the picture of its first packet has come out."""
         self.skipped: Collection[int] = ()
@@ -90,7 +97,7 @@ class Section:
 
     def doubt(self) -> None:
         """A packet is missing, or damaged."""
-        self.is_sure = False
+        self._note_damaged()
         if isinstance(self.decoder, AheadDecoder):
             self.decoder.start_over()
         elif isinstance(self.decoder, DeviceDecoder):
@@ -99,25 +106,32 @@ class Section:
     def decode(self, number: int, data: Any, take: Take, *, is_key: bool) -> bool:
         """Decode a packet; False if the decoder refuses it."""
         took = self.decoder.decode(number, data, take, is_key=is_key)
-        if not took or (not self.has_begun and number - self.first > MOST_HELD):
-            self.is_sure = False
+        if not took:
+            self._note_damaged()
+        if not self.has_begun and number - self.first > MOST_HELD:
+            self.is_sure = self.is_whole = False
         return took
+
+    def _note_damaged(self) -> None:
+        self.is_whole = False
+        self.is_sure &= self._repeats
 
     def origin_of(self, number: int | None, decoded: Any, fed: int, drained: bool) -> Origin | None:  # noqa: FBT001
         """Where a picture comes from that has just come out; None if that is not sure."""
         is_corrupt = not is_kept(decoded) and bool(decoded.is_corrupt)
         if is_corrupt and self.has_begun:
-            self.is_sure = False
+            self._note_damaged()
         if isinstance(self.decoder, DeviceDecoder) and self.decoder.is_doubtful:
-            self.is_sure = False
+            self._note_damaged()
         self.has_begun |= number == self.first
         if number is None or number < self.first or number in self._given:
             return None
         self._given.append(number)
-        if not self.is_sure or not self.has_begun or is_corrupt:
+        if not self.is_sure or not self.has_begun or (is_corrupt and not self._repeats):
             return None
         assert self.number is not None
-        return Origin(self.number, number, fed, drained)
+        is_damaged = is_corrupt or not self.is_whole
+        return Origin(self.number, number, fed, drained, is_damaged)
 
 
 class Successor:
@@ -125,7 +139,7 @@ class Successor:
     one before goes on until then.
 
     described: what decodes it.
-    must_agree: whether the section before is sure of its pictures; the first one is then the same.
+    must_agree: whether the section before is whole; the first picture is then the same.
     """
 
     def __init__(self, section: Section, described: VideoDecoder, *, must_agree: bool) -> None:
@@ -158,11 +172,11 @@ class Successor:
     def fails(self) -> bool:
         """Whether it is no section of its own, as where what was called a key frame is none."""
         section = self.section
-        if not section.is_sure and not section.has_begun:
+        if not section.is_whole and not section.has_begun:
             return True
         if not self._must_agree or not self.held or self._expected is None:
             return False
-        return not section.is_sure or not is_same(self.held[0].kept, self._expected)
+        return not section.is_whole or not is_same(self.held[0].kept, self._expected)
 
     @property
     def takes_over(self) -> bool:

@@ -1,5 +1,7 @@
 """What viewers of a camera's packets get of a run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -82,6 +84,16 @@ def test_a_picture_without_packets_is_told_from_one_that_is_to_come():
     bare = image(0)
     bare.video = None
     video.offer(0, bare)
+    assert (video.without, video.entry()) == (True, None)
+
+
+def test_damaged_packets_are_not_for_viewers():
+    """They would make other pictures of them than the run."""
+    video = LiveVideo()
+    video.offer(0, image(0))
+    hurt = image(1)
+    hurt.video = replace(hurt.video, is_damaged=True)
+    video.offer(1, hurt)
     assert (video.without, video.entry()) == (True, None)
 
 

@@ -225,6 +225,16 @@ def _glued(chunks: list[Chunk], rng: np.random.Generator) -> None:
         del chunks[at + 1]
 
 
+def _pieces_lost(chunks: list[Chunk], rng: np.random.Generator) -> None:
+    """What a network leaves of packets that it carries in pieces, of which it loses some."""
+    length = int(rng.integers(20, 400))
+    for at in range(_at(chunks, rng), len(chunks)):
+        data = chunks[at].data
+        pieces = [data[k : k + length] for k in range(0, len(data), length)]
+        kept = b"".join(it for it in pieces if rng.random() >= 0.1)
+        chunks[at] = _with_data(chunks[at], kept or data[:1])
+
+
 _PACKETS: dict[str, Callable[[list[Chunk], np.random.Generator], None]] = {
     "flip": _flip,
     "flip_head": _flip_head,
@@ -242,6 +252,7 @@ _PACKETS: dict[str, Callable[[list[Chunk], np.random.Generator], None]] = {
     "wrong_key": _wrong_key,
     "empty": _empty,
     "glued": _glued,
+    "pieces_lost": _pieces_lost,
 }
 
 
@@ -274,10 +285,26 @@ def _block(content: bytearray, rng: np.random.Generator) -> None:
     content[at : at + 512] = bytes(len(content[at : at + 512]))
 
 
+def _datagrams(content: bytearray, rng: np.random.Generator) -> None:
+    """Datagrams of an MPEG-TS, of which a network loses, doubles and reorders some."""
+    length = 188 * int(rng.integers(1, 8))
+    sent = [bytes(content[at : at + length]) for at in range(0, len(content), length)]
+    come: list[bytes] = []
+    for it in sent:
+        what = rng.random()
+        if what < 0.05:
+            continue
+        come.insert(max(0, len(come) - int(rng.integers(1, 3))) if what < 0.1 else len(come), it)
+        if what > 0.95:
+            come.append(it)
+    content[:] = b"".join(come)
+
+
 _BYTES: dict[str, Callable[[bytearray, np.random.Generator], None]] = {
     "truncated": _truncate,
     "flips": _flips,
     "garbage": _garbage,
     "hole": _hole,
     "block": _block,
+    "datagrams": _datagrams,
 }

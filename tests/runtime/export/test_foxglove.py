@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import av
 import jsonschema
@@ -23,7 +24,7 @@ from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.graph.plan import load_plan
 from flowrun.runtime.log.lines import LOG_SCHEMA
 from flowrun.runtime.log.reader import Log
-from support import helpers
+from support import damaged, helpers
 from support.films import FILMS, FRAMES, KEY_EVERY, decoded, draw, pictures, recorded
 from support.paths import ROOT
 
@@ -184,6 +185,19 @@ def test_a_codec_that_no_viewer_knows_is_encoded_again(tmp_path):
     run = recorded(tmp_path, draw(tmp_path / "mpeg4.avi", **FILMS["mpeg4.avi"]))
     report, _ = exported(run, tmp_path / "out.mcap", Selection(("/a/image",)))
     assert report.notes == ["/a/image: viewers do not show mpeg4: encoded again as H.264 (crf 18)"]
+
+
+def test_damaged_packets_are_encoded_again(tmp_path):
+    """A viewer's decoder would make other pictures of them."""
+
+    def cut(chunks):
+        chunks[3] = replace(chunks[3], data=chunks[3].data[: len(chunks[3].data) // 2])
+
+    damaged.remux(draw(tmp_path / "whole.ts", bf="0", size=(128, 96)), tmp_path / "cut.ts", cut)
+    report, _ = exported(recorded(tmp_path, tmp_path / "cut.ts"), tmp_path / "x.mcap")
+    assert report.notes == [
+        "/a/image: some of its packets are missing or damaged: encoded again as H.264 (crf 18)"
+    ]
 
 
 def test_pictures_before_the_first_key_frame_are_counted(tmp_path):

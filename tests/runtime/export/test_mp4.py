@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import av
@@ -94,6 +95,30 @@ def test_a_film_that_ends_among_b_frames_shows_no_more_than_was_selected(tmp_pat
             )
             larger += sum(1 for packet in container.demux(video=0) if packet.size) > end
     assert larger > 0
+
+
+def test_damaged_packets_are_not_copied(tmp_path):
+    """Another decoder would make other pictures of them."""
+
+    def cut(chunks):
+        chunks[3] = replace(chunks[3], data=chunks[3].data[: len(chunks[3].data) // 2])
+
+    whole = draw(tmp_path / "whole.ts", bf="0", size=(128, 96))
+    damaged.remux(whole, tmp_path / "cut.ts", cut)
+    run = recorded(tmp_path, tmp_path / "cut.ts")
+    report, _ = export(run, tmp_path / "x.mp4")
+    [why] = report.notes
+    assert re.fullmatch(
+        r"encoded again, as packets of cycle \d, or before it, are missing or damaged", why
+    )
+    with Log(run) as log:
+        seen = pictures(log, "/b/image")
+    shown = [pixels for _, pixels in film(tmp_path / "x.mp4")[2]]
+    assert len(shown) == len(seen)
+    differences = [
+        np.abs(one.astype(int) - other).mean() for one, other in zip(shown, seen, strict=True)
+    ]
+    assert max(differences) < 16
 
 
 @pytest.mark.parametrize(

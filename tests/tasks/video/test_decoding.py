@@ -190,7 +190,7 @@ def test_a_missing_packet_leaves_no_picture_unsaid(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", [3, KEY_EVERY + 2])
-def test_after_a_packet_that_cannot_be_read_pictures_are_pixels_up_to_a_key_frame(
+def test_after_a_packet_that_cannot_be_read_pictures_are_damaged_up_to_a_key_frame(
     tmp_path: Path, at: int
 ) -> None:
     def break_length(chunks: list[Chunk]) -> None:
@@ -200,10 +200,10 @@ def test_after_a_packet_that_cannot_be_read_pictures_are_pixels_up_to_a_key_fram
     assert decoder.damaged == 1
     assert len(found) == FRAMES - 1
     group = at // KEY_EVERY
-    assert sections(found) == [
-        None if at <= k < (group + 1) * KEY_EVERY else k // KEY_EVERY
-        for k in range(FRAMES)
-        if k != at
+    shown = [k for k in range(FRAMES) if k != at]
+    assert sections(found) == [k // KEY_EVERY for k in shown]
+    assert [origin is not None and origin.is_damaged for _, origin in found] == [
+        at <= k < (group + 1) * KEY_EVERY for k in shown
     ]
 
 

@@ -245,9 +245,77 @@ def test_the_stream_may_go_on_elsewhere() -> None:
     assert len(source.found) == 5
 
 
-# -- what is not sure --------------------------------------------------------------------------
+# -- damage ------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def varying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that may make something else of damaged packets each time."""
+    monkeypatch.setattr(decoding, "REPEATED", frozenset())
+
+
+def damage_of(source: Source) -> list[tuple[int, bool]]:
+    """Section of each picture, and whether it is damaged."""
+    origins = [it.origin for it in source.found]
+    assert None not in origins
+    return [(it.section, it.is_damaged) for it in origins if it is not None]
+
+
+def test_a_section_goes_on_after_a_damaged_packet() -> None:
+    source = Source()
+    source.own(CLOSED, 2)
+    source.feed(DELTA, 2, is_corrupt=True)
+    source.own(DELTA)
+    source.feed(CLOSED, 4, is_corrupt=True)  # nothing begins with it
+    source.own(DELTA)
+    source.own(OPEN, 2)
+    whole, damaged = (0, False), (0, True)
+    assert damage_of(source) == [whole, whole, *[damaged] * 4, (1, False), (1, False)]
+    assert [number for _, number, _ in source.queue.packets] == [*range(7), 6, 7]
+
+
+def test_a_damaged_key_frame_begins_a_section_where_there_is_none() -> None:
+    source = Source()
+    source.feed(CLOSED, 0, is_corrupt=True)
+    source.own(DELTA)
+    source.own(CLOSED)
+    assert damage_of(source) == [(0, True), (0, True), (1, False)]
+    assert source.queue.begun == [(0, 0), (1, 2)]
+
+
+def test_a_packet_that_is_refused_is_counted_and_logged() -> None:
+    source = Source()
+    Scripted.refuses = {0: [1]}
+    source.own(CLOSED, 3)
+    source.own(CLOSED)
+    assert source.given == [(0, 0), (2, 0), (3, 1)]
+    assert damage_of(source) == [(0, False), (0, True), (1, False)]
+    assert source.decoder.damaged == 1
+    assert [number for _, number, _ in source.queue.packets] == [0, 1, 2, 3]
+
+
+def test_a_corrupt_picture_says_so_and_of_those_after_it() -> None:
+    source = Source()
+    Scripted.corrupt = {0, 3}
+    source.own(CLOSED, 5)
+    assert damage_of(source) == [(0, True), (0, False), (0, False), (0, True), (0, True)]
+
+
+def test_numbers_of_packets_have_no_gap_where_one_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = Source()
+    source.own(CLOSED, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Packet, "__bytes__", lambda _: b"")
+        source.decoder.feed(Packet(DELTA, []), source.emit)
+    source.own(DELTA)
+    assert damage_of(source) == [(0, False), (0, False), (0, True)]
+    assert [number for _, number, _ in source.queue.packets] == [0, 1, 2]
+    assert source.decoder.damaged == 1
+
+
+@pytest.mark.usefixtures("varying")
 def test_a_section_is_sure_up_to_a_damaged_packet() -> None:
     source = Source()
     source.own(CLOSED, 2)
@@ -269,6 +337,7 @@ def test_a_section_is_sure_up_to_a_damaged_packet() -> None:
     assert [number for _, number, _ in source.queue.packets] == [0, 1, 6, 7]
 
 
+@pytest.mark.usefixtures("varying")
 def test_a_packet_that_is_refused_is_counted_and_not_logged() -> None:
     source = Source()
     Scripted.refuses = {0: [1]}
@@ -282,6 +351,7 @@ def test_a_packet_that_is_refused_is_counted_and_not_logged() -> None:
     assert source.decoder.damaged == 2
 
 
+@pytest.mark.usefixtures("varying")
 def test_a_corrupt_picture_leaves_the_section_in_doubt_once_it_has_begun() -> None:
     source = Source()
     Scripted.corrupt = {0, 3}
@@ -454,8 +524,8 @@ def test_a_section_whose_first_picture_is_another_is_given_up() -> None:
     Scripted.made.clear()
     source.own(CLOSED, 2)
     source.feed(DELTA, 2, is_corrupt=True)
-    source.own(OPEN)  # the one before is in doubt: it cannot say so
-    assert source.given[2:] == [(2, None), (3, 1)]
+    source.own(OPEN)  # the one before is damaged: it cannot say so
+    assert source.given[2:] == [(2, 0), (3, 1)]
 
 
 @pytest.mark.usefixtures("short")
