@@ -1,8 +1,9 @@
 """A decoded picture as planes of its own: what is wanted of it is made of them when it is first read.
 
-A decoder takes the memory of a picture back, see `video`. So its planes are copied, which costs 0.2 to
-0.6 ms at 1080p where converting them costs more, and are half as large as the pixels that they give. A
-picture that may stay in its decoder's memory is not copied before somebody needs its bytes in one piece.
+A decoder takes the memory of a picture back, see `video`. By then its planes are copied, which costs 0.2
+to 0.6 ms at 1080p where converting them costs more, and are half as large as the pixels that they give.
+Who reads them before, reads them in the decoder's memory. A picture that may stay there is not copied
+before somebody needs its bytes in one piece.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class Layout(NamedTuple):
 
 def layout_of(decoded: Any) -> Layout | None:
     """That of a decoded `av.VideoFrame`; None where it does not lie in planes of luma and colour."""
-    layout = Layout(
+    layout = _layout(
         decoded.format.name,
         decoded.height,
         decoded.width,
@@ -90,23 +91,26 @@ def layout_of(decoded: Any) -> Layout | None:
         int(decoded.color_range),
         orientation_of(decoded),
     )
-    try:
-        needed = layout.planes
-    except ValueError:
+    if layout is None:
         return None
-    planes = decoded.planes
-    fits = len(planes) == len(needed) and all(
-        plane.line_size >= length and plane.buffer_size >= plane.line_size * (rows - 1) + length
-        for plane, (rows, length) in zip(planes, needed, strict=True)
-    )
-    return layout if fits else None
+    planes, needed = decoded.planes, layout.planes
+    if len(planes) != len(needed):
+        return None
+    for plane, (rows, length) in zip(planes, needed, strict=True):
+        line = plane.line_size
+        if line < length or plane.buffer_size < line * (rows - 1) + length:
+            return None
+    return layout
 
 
 class InPlace:
-    """The planes of a decoded `av.VideoFrame` in the decoder's own memory, which stays as it is."""
+    """The planes of a decoded `av.VideoFrame` in the decoder's own memory.
 
-    def __init__(self, decoded: Any, layout: Layout) -> None:
-        self._decoded, self._layout = decoded, layout
+    stays: whether they may stay there; the decoder takes the memory back otherwise.
+    """
+
+    def __init__(self, decoded: Any, layout: Layout, *, stays: bool = True) -> None:
+        self._decoded, self._layout, self.stays = decoded, layout, stays
 
     def __call__(self) -> NDArray[np.uint8]:
         """A copy of them, one after the other without gaps, read-only."""
@@ -136,7 +140,7 @@ class PlanarPicture:
         self.layout = layout
         self._data = data
         self.on_read = on_read
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._pixels: NDArray[np.uint8] | None = None
         self._sample = b""
         self._crc: int | None = None
@@ -162,12 +166,22 @@ class PlanarPicture:
         return isinstance(self._data, InPlace)
 
     @property
+    def is_borrowed(self) -> bool:
+        """Whether they are, and it takes the memory back."""
+        return isinstance(self._data, InPlace) and not self._data.stays
+
+    @property
     def data(self) -> NDArray[np.uint8]:
         """The bytes of the planes, one after the other, read-only."""
-        data = self._data
-        if not isinstance(data, np.ndarray):
-            data = self._data = data()
-        return data
+        with self._lock:
+            if not isinstance(self._data, np.ndarray):
+                self._data = self._data()
+            return self._data
+
+    def leave_decoder(self) -> None:
+        """Copy its planes if the decoder takes their memory back; waits for who reads them there."""
+        if self.is_borrowed:
+            _ = self.data
 
     @property
     def crc(self) -> int:
@@ -188,7 +202,11 @@ class PlanarPicture:
 
     @property
     def planes(self) -> Planes:
-        """Its planes, views."""
+        """Its planes, views of memory that stays as it is."""
+        self.leave_decoder()
+        return self._planes()
+
+    def _planes(self) -> Planes:
         of, views = self.layout, self._views()
         return Planes(of.format, of.height, of.width, of.space, of.span, views, of.orientation)
 
@@ -216,7 +234,7 @@ class PlanarPicture:
         """`made`, before anybody asks for it."""
         with self._lock:
             if self._pixels is None:
-                self._pixels = shown(rgb(self.planes, new_array(self.height, self.width, 3)))
+                self._pixels = shown(rgb(self._planes(), new_array(self.height, self.width, 3)))
                 self._sample = sampled(self._pixels)
             return self._pixels
 
@@ -304,6 +322,17 @@ def _views(decoded: Any, layout: Layout) -> list[NDArray[np.uint8]]:
         np.ndarray(needed, np.uint8, plane, strides=(plane.line_size, 1))
         for plane, needed in zip(decoded.planes, layout.planes, strict=True)
     ]
+
+
+@lru_cache(64)
+def _layout(*of: Any) -> Layout | None:
+    """The layout of these fields; None where such a format has no planes of luma and colour."""
+    layout = Layout(*of)
+    try:
+        _ = layout.planes
+    except ValueError:
+        return None
+    return layout
 
 
 @lru_cache(64)

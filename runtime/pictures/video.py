@@ -17,7 +17,6 @@ the decoder. A log therefore keeps a checksum of each picture's pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 from typing import Any
 
 import numpy as np
@@ -30,8 +29,8 @@ from flowrun.runtime.pictures.convert.swscale import swscale_rgb
 
 __all__ = [
     "ContainerDecoder",
+    "LetGo",
     "PacketDecoder",
-    "PutOff",
     "RgbConverter",
     "Take",
     "container_orientation",
@@ -41,34 +40,18 @@ __all__ = [
 _FORMS = {"hevc": "h265"}
 """Our names of codecs where FFmpeg's decoders have others."""
 
-Take = Callable[[int | None, Any], "Future[Any] | None"]
+LetGo = Callable[[], object]
+"""Called before a decoder takes the memory of a picture back; then nothing holds the picture."""
+Take = Callable[[int | None, Any], LetGo | None]
 """Called with each picture that comes out, an `av.VideoFrame`, and the number of its packet. It MUST
-NOT keep the picture: what it needs of it, it converts, or has it converted until the `Future` that it
-returns is done. What does so must have let go of the picture by then."""
+NOT keep the picture: what it needs of it, it converts at once, or until the `LetGo` that it returns is
+called."""
 
 
 _WITH_OWN_THREADS = frozenset({"libdav1d"})
 """Decoders that take no notice of FFmpeg's kinds of threads."""
 _OWN_DECODERS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}
 """FFmpeg's own decoders, which are the ones that use devices, where another is preferred."""
-
-
-class PutOff(Future[Any]):
-    """What somebody will do later, on the decoder's own thread: the decoder does it before it would wait
-    for it.
-
-    work: sets the result.
-    """
-
-    def __init__(self, work: Callable[[Future[Any]], None]) -> None:
-        super().__init__()
-        self._work: Callable[[Future[Any]], None] | None = work
-
-    def do(self) -> None:
-        """Do it, unless that is done."""
-        work, self._work = self._work, None
-        if work is not None:
-            work(self)
 
 
 class RgbConverter:
@@ -197,7 +180,8 @@ class PacketDecoder:
 
         self._context = context
         self._held: list[Any] = []
-        self._converting: list[Future[Any]] = []
+        self._letting_go: list[LetGo] = []
+        """For the pictures of `_held`."""
         self._failed = av.error.FFmpegError
         self._ended = av.error.EOFError
         self._packet = av.Packet
@@ -275,18 +259,15 @@ class PacketDecoder:
             return True
         except self._failed:
             return False
-        for converting in self._converting:
-            if isinstance(converting, PutOff):
-                converting.do()
-        if self._converting:
-            wait(self._converting)
-            self._converting.clear()
+        for let_go in self._letting_go:
+            let_go()
+        self._letting_go.clear()
         self._held = made
         for picture in made:
             self._note_orientation(picture)
-            future = take(picture.pts, picture)
-            if future is not None:
-                self._converting.append(future)
+            later = take(picture.pts, picture)
+            if later is not None:
+                self._letting_go.append(later)
         return True
 
 

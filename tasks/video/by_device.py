@@ -35,7 +35,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -54,7 +53,7 @@ from flowrun.runtime.pictures.asked import (
 )
 from flowrun.runtime.pictures.memory import new_array
 from flowrun.runtime.pictures.planar import InPlace, Layout, PlanarPicture, kept, layout_of
-from flowrun.runtime.pictures.video import PacketDecoder, Take
+from flowrun.runtime.pictures.video import LetGo, PacketDecoder, Take
 from flowrun.tasks.video.hwaccel import Device
 
 __all__ = ["DeviceDecoder", "planes_like"]
@@ -350,7 +349,7 @@ class DeviceDecoder:
     def _noting(self, take: Take) -> Take:
         """Gives pictures, and keeps what the device's are compared with."""
 
-        def noting(number: int | None, decoded: Any) -> Future[Any] | None:
+        def noting(number: int | None, decoded: Any) -> LetGo | None:
             layout = layout_of(decoded)
             self._layout = self._layout or layout
             if number is None or layout is None or layout != self._layout or decoded.is_corrupt:
@@ -366,7 +365,7 @@ class DeviceDecoder:
     def _those_not_owed(self, take: Take) -> Take:
         """Gives the pictures that the device has not given."""
 
-        def those(number: int | None, decoded: Any) -> Future[Any] | None:
+        def those(number: int | None, decoded: Any) -> LetGo | None:
             if number in self._owed:
                 self._owed.discard(number)
                 return None
@@ -398,7 +397,7 @@ class DeviceDecoder:
         is_later = False
         self._owed = set(self._given)
 
-        def those_later(number: int | None, decoded: Any) -> Future[Any] | None:
+        def those_later(number: int | None, decoded: Any) -> LetGo | None:
             nonlocal is_later
             is_later |= number == last
             if number in self._owed or not is_later:

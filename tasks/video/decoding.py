@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.pictures.bitstream import WHOLE
 from flowrun.runtime.pictures.planar import kept
-from flowrun.runtime.pictures.video import ContainerDecoder, PacketDecoder, Take
+from flowrun.runtime.pictures.video import ContainerDecoder, LetGo, PacketDecoder, Take
 from flowrun.tasks.video.ahead import AheadDecoder, Cores
 from flowrun.tasks.video.by_device import DeviceDecoder
 from flowrun.tasks.video.codecs import AT_ONCE, IN_PARTS, REPEATED
@@ -215,7 +214,7 @@ class SourceDecoder:
         """Takes what comes out of the section's decoder."""
         fed = self._number
 
-        def take(number: int | None, decoded: Any) -> Future[Any] | None:
+        def take(number: int | None, decoded: Any) -> LetGo | None:
             origin = section.origin_of(number, decoded, fed, drained)
             if number in section.skipped:
                 return None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from itertools import islice
 from typing import Any
 
 from flowrun.runtime.pictures.asked import AskedSection
 from flowrun.runtime.pictures.bitstream import appearance, closes
 from flowrun.runtime.pictures.planar import Layout, layout_of
+from flowrun.runtime.pictures.video import LetGo
 from flowrun.tasks.video.ahead import available_cores
 from flowrun.tasks.video.codecs import ASKED
 from flowrun.tasks.video.decoding import Counts, SourceDecoder
@@ -66,7 +66,7 @@ class KeyFrameDecoder(SourceDecoder):
         """As of `SourceDecoder`."""
         super().drain(lambda picture: self._give(picture, emit))
 
-    def _give(self, picture: Picture, emit: Emit) -> Future[Any] | None:
+    def _give(self, picture: Picture, emit: Emit) -> LetGo | None:
         if picture.decoded is not None and not picture.decoded.key_frame:
             return None  # of a codec whose packets are not logged
         if picture.decoded is not None and self._layout is None:

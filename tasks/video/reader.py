@@ -6,10 +6,11 @@ import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from typing import Any
 
 from flowrun.msgs.image import UnseenPacket, VideoPackets
+from flowrun.runtime.pictures.planar import Kept, PlanarPicture
+from flowrun.runtime.pictures.video import LetGo
 from flowrun.runtime.simulated import is_simulated
 from flowrun.runtime.task import Playback
 from flowrun.tasks.video.address import AddressError
@@ -112,6 +113,8 @@ class Reader:
         """Those that wait for the cycle."""
         self._in_hand: Frame | None = None
         """The frame that was taken, until its packets are."""
+        self._given: Kept | None = None
+        """What was taken last, until nothing more was there to take."""
         self._damaged = 0
         """How many damaged packets and pictures `frames` has counted."""
         self._unconverted = 0
@@ -154,8 +157,15 @@ class Reader:
         now_ns: the time by which a frame is too old, on the clock of `Frame.time_ns`; None if none is.
         until_ns: the time up to which frames are taken, on the same clock; None if all are.
         """
-        self._in_hand = self.frames.take(wait_s, now_ns=now_ns, until_ns=until_ns)
-        return self._in_hand
+        frame = self._in_hand = self.frames.take(wait_s, now_ns=now_ns, until_ns=until_ns)
+        if frame is not None:
+            self._given = frame.kept
+        elif self._given is not None:
+            # While the cycle has nothing else to do: the decoder would wait for it.
+            if isinstance(self._given, PlanarPicture):
+                self._given.leave_decoder()
+            self._given = None
+        return frame
 
     def packets_of(self, frame: Frame) -> VideoPackets | None:
         """What the log needs instead of the frame's pixels; asked once of each frame published."""
@@ -335,8 +345,8 @@ class Reader:
         self._count_damaged()
         if not self.frames.put(frame):
             return False
-        self._forget_packets()
         self._wake()
+        self._forget_packets()
         return True
 
     def _count_damaged(self) -> None:
@@ -430,10 +440,8 @@ class Reader:
             self._decoder.feed(packet, self._take)
             # Kept while this packet was decoded; a live picture does not wait for the next.
             yield from self._keeping.take(len(self._keeping) if self.live else earlier)
-            self._keeping.do_put_off()
         self._decoder.drain(self._take)
         yield from self._keeping.take(len(self._keeping))
-        self._keeping.do_put_off()
         if self.live and stamps:
             self._connection.note_end(float((stamps[-1] - stamps[0]) * self._stream.time_base))
         if failed is not None and not self._is_end(failed, count):
@@ -448,7 +456,7 @@ class Reader:
         is_closed = isinstance(failed, OSError) and failed.errno == errno.EIO
         return of_unknown_length and is_closed and count >= self._stream.frames
 
-    def _take(self, picture: Picture) -> Future[Any] | None:
+    def _take(self, picture: Picture) -> LetGo | None:
         self._connection.note_picture()
         framed = self._numbering.framed(picture)
         return None if framed is None else self._keeping.begin(framed, picture)

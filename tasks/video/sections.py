@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection
-from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
 from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.pictures.planar import Kept, PlanarPicture, is_same
-from flowrun.runtime.pictures.video import PacketDecoder, Take
+from flowrun.runtime.pictures.video import LetGo, PacketDecoder, Take
 from flowrun.tasks.video.ahead import AheadDecoder
 from flowrun.tasks.video.by_device import DeviceDecoder
 from flowrun.tasks.video.packets import Origin
@@ -49,7 +48,7 @@ class Picture(NamedTuple):
     lasts: bool = False
 
 
-Emit = Callable[[Picture], "Future[Any] | None"]
+Emit = Callable[[Picture], LetGo | None]
 """Returns what `Take` does."""
 
 

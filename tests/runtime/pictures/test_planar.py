@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import partial
@@ -97,6 +98,51 @@ def test_a_picture_in_its_decoders_memory_is_the_same(form: str, height: int, wi
     assert not copied.is_in_place
     assert not np.shares_memory(copied.data, np.frombuffer(frame.planes[0], np.uint8))
     assert is_same(pickle.loads(pickle.dumps(made)), own)
+
+
+def test_what_is_given_of_a_picture_does_not_lie_in_memory_that_its_decoder_takes_back() -> None:
+    frame = frame_of("yuv420p", 16, 16)
+    own, layout = kept(frame), layout_of(frame)
+    assert isinstance(own, PlanarPicture)
+    assert layout is not None
+    made, given, left = (
+        PlanarPicture(layout, InPlace(frame, layout, stays=False)) for _ in range(3)
+    )
+    assert np.array_equal(made.made(), own.made())
+    assert made.is_borrowed
+    assert made.crc == own.crc
+    planes = given.planes
+    left.leave_decoder()
+    assert not any(it.is_in_place for it in (given, left))
+    for plane in frame.planes:
+        plane.update(bytes(plane.buffer_size))
+    assert all(map(np.array_equal, planes.data, own.planes.data))
+    assert np.array_equal(left.data, own.data)
+
+
+def test_a_decoder_waits_for_who_reads_a_picture_in_its_memory() -> None:
+    frame = frame_of("yuv420p", 16, 16)
+    layout = layout_of(frame)
+    assert layout is not None
+    began, go_on = threading.Event(), threading.Event()
+
+    class Slow(InPlace):
+        @property
+        def planes(self) -> list[np.ndarray]:
+            began.set()
+            assert go_on.wait(30)
+            return super().planes
+
+    picture = PlanarPicture(layout, Slow(frame, layout, stays=False))
+    with ThreadPoolExecutor(2) as pool:
+        reads = pool.submit(picture.made)
+        assert began.wait(30)
+        leaves = pool.submit(picture.leave_decoder)
+        assert not leaves.done()
+        go_on.set()
+        assert np.array_equal(reads.result(30), kept(frame).made())
+        leaves.result(30)
+    assert not picture.is_in_place
 
 
 @pytest.mark.parametrize("form", OTHERS)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from flowrun.msgs.image import VideoDecoder
-from flowrun.runtime.pictures import video
 from flowrun.runtime.pictures.convert import CONVERSION
 from flowrun.runtime.pictures.video import (
     ContainerDecoder,
+    LetGo,
     PacketDecoder,
     RgbConverter,
     described,
@@ -44,16 +44,16 @@ def packets(film: Path) -> list[bytes]:
 class Taken:
     """Remembers the numbers and pixels of the pictures that come out."""
 
-    def __init__(self, future: Future[Any] | None = None) -> None:
+    def __init__(self, let_go: LetGo | None = None) -> None:
         self.numbers: list[int | None] = []
         self.means: list[float] = []
-        self._future = future
+        self._let_go = let_go
         self._converter = RgbConverter()
 
-    def __call__(self, number: int | None, picture: Any) -> Future[Any] | None:
+    def __call__(self, number: int | None, picture: Any) -> LetGo | None:
         self.numbers.append(number)
         self.means.append(float(self._converter.rgb(picture).mean()))
-        return self._future
+        return self._let_go
 
 
 # -- converting --------------------------------------------------------------------------------
@@ -168,15 +168,15 @@ def test_one_thread_decodes_what_the_log_decodes_again(film: Path) -> None:
         assert context.thread_count == 1
 
 
-def test_a_picture_is_kept_until_it_was_converted(
-    packets: list[bytes], monkeypatch: pytest.MonkeyPatch
+def test_a_decoder_asks_for_its_memory_back_when_it_has_decoded_the_next_packet(
+    packets: list[bytes],
 ) -> None:
-    waited: list[list[Any]] = []
-    monkeypatch.setattr(video, "wait", lambda futures: waited.append(list(futures)))
-    decoder, future = PacketDecoder(PLAIN), Future[Any]()
+    decoder, seen = PacketDecoder(PLAIN), list[str]()
     for number, data in enumerate(packets[:4]):
-        decoder.decode(number, data, Taken(future if number != 2 else None), is_key=True)
-    assert waited == [[future]]
+        taken = Taken(partial(seen.append, f"let go of {number}") if number != 2 else None)
+        decoder.decode(number, data, taken, is_key=True)
+        seen += [f"took with {number}"] * len(taken.numbers)
+    assert seen == ["took with 1", "let go of 1", "took with 2", "took with 3"]
 
 
 def test_a_containers_packets_are_decoded_as_they_are(film: Path, packets: list[bytes]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ from zlib_ng.zlib_ng import crc32
 
 from flowrun.runtime import Log
 from flowrun.runtime.log.check import check_log
-from flowrun.runtime.pictures import video
 from flowrun.runtime.pictures.asked import AskedPicture, Found, UnprovenPicture
 from flowrun.runtime.pictures.planar import Layout, PlanarPicture, copied, kept, layout_of
 from flowrun.runtime.pictures.stored import StoredPicture
-from flowrun.runtime.pictures.video import PacketDecoder
+from flowrun.runtime.pictures.video import LetGo, PacketDecoder
 from flowrun.runtime.replay.replay import Replay
 from flowrun.tasks.video import by_device, hwaccel
 from flowrun.tasks.video.by_device import planes_like
@@ -189,25 +188,21 @@ def test_a_device_that_fails_loses_no_picture(
     assert None not in [it.origin for it in given]
 
 
-def test_pictures_of_a_camera_that_are_copied_later_do_not_keep_it_waiting(
-    film: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are copied when the packet was decoded; until then no decoder may wait for them."""
-
-    def wait(futures: list[Future[Any]]) -> None:
-        assert all(it.done() for it in futures)
-
-    monkeypatch.setattr(video, "wait", wait)
-    given: list[Future[Any]] = []
+def test_no_picture_is_asked_back_before_its_packet_was_decoded(film: Path) -> None:
+    """The cycle gets the pictures of a camera then, and reads them in their decoder's memory."""
+    fresh: set[int] = set()
     count = 0
 
-    def emit(picture: Picture) -> Future[Any] | None:
+    def let_go(number: int) -> None:
+        assert number not in fresh
+
+    def emit(picture: Picture) -> LetGo | None:
         nonlocal count
         count += 1
-        if picture.kept is None:
-            given.append(Future())
-            return given[-1]
-        return None
+        if picture.kept is not None:
+            return None
+        fresh.add(count)
+        return partial(let_go, count)
 
     with installed(Faults(silent=5)), av.open(str(film)) as container:
         stream = container.streams.video[0]
@@ -215,8 +210,7 @@ def test_pictures_of_a_camera_that_are_copied_later_do_not_keep_it_waiting(
         decoder = SourceDecoder(stream, PacketQueue(), device=device)
         for packet in container.demux(stream):
             decoder.feed(packet, emit)
-            while given:
-                given.pop().set_result(None)
+            fresh.clear()
         decoder.drain(emit)
     assert count == 36
 

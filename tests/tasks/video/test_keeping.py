@@ -7,13 +7,16 @@ from functools import partial
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
-from flowrun.runtime.pictures.planar import PlanarPicture
+from flowrun.runtime.pictures.planar import PlanarPicture, copied, layout_of
+from flowrun.runtime.pictures.video import LetGo
 from flowrun.tasks.video.ahead import Cores
 from flowrun.tasks.video.decoding import SourceDecoder
 from flowrun.tasks.video.keeping import Keeping
 from flowrun.tasks.video.numbering import Frame
+from flowrun.tasks.video.sections import Picture
 from support import damaged
 
 
@@ -58,3 +61,32 @@ def test_a_picture_that_the_cycle_waits_for_is_given_at_once(
     assert len(set(crcs)) == damaged.FRAMES
     assert at_once[0] == (() if is_awaited else ("_new_crc",))
     assert at_once[5] == (() if is_awaited else ("_new_crc", "prepare"))
+
+
+@pytest.mark.parametrize("is_awaited", [False, True])
+def test_a_live_picture_is_read_where_it_was_decoded_until_the_decoder_takes_that_back(
+    tmp_path: Path, is_awaited: bool
+) -> None:
+    keeping = Keeping("film", needs_crc=False, lose=lambda: None, is_awaited=lambda: is_awaited)
+    keeping.is_live = True
+    frames: list[Frame] = []
+    planes: list[np.ndarray] = []
+    with av.open(str(damaged.original(tmp_path, "jpegs.avi"))) as container:
+        stream = container.streams.video[0]
+        decoder = SourceDecoder(stream, None)
+
+        def begin(picture: Picture) -> LetGo | None:
+            planes.append(copied(picture.decoded, layout_of(picture.decoded)))
+            framed = partial(Frame, frame_id=len(planes), pts=0, time_ns=0)
+            return keeping.begin(framed, picture)
+
+        for packet in container.demux(stream):
+            decoder.feed(packet, begin)
+            frames += keeping.take(len(keeping))
+            if is_awaited:  # otherwise a thread keeps them meanwhile
+                in_place = [it.kept.is_in_place for it in frames]
+                assert in_place == [False] * (len(frames) - 1) + [True]
+    keeping.stop()
+    assert len(frames) == damaged.FRAMES
+    for frame, own in zip(frames, planes, strict=True):
+        assert np.array_equal(frame.kept.data, own)
