@@ -32,6 +32,7 @@ from flowrun.runtime.engine.pairing import Arrivals
 from flowrun.runtime.engine.policy import restart_task
 from flowrun.runtime.engine.record import Gate, StepCall
 from flowrun.runtime.engine.restarts import Restarts
+from flowrun.runtime.engine.wakeup import Wakeup
 from flowrun.runtime.events import (
     Assigned,
     Completion,
@@ -207,7 +208,7 @@ class LiveOutside:
         """The workers of background tasks, by id; added before the first cycle."""
         self.sources = {task_id: Source(SourceGate()) for task_id in sources}
         """The sources, by id."""
-        self.woken = threading.Event()
+        self.woken = Wakeup()
         """Set when something has come."""
         self.live: dict[str, Arrivals] = {}
         """When the sources that are live have something."""
@@ -404,8 +405,7 @@ class LiveOutside:
         arrivals = self.live.get(task_id)
         if arrivals is not None:
             arrivals.note(self._clock.now_ns())
-        if not self.woken.is_set():  # who clears it looks at the sources afterwards
-            self.woken.set()
+        self.woken.set()
 
     def _finish(self, task_id: str) -> None:
         source = self.sources[task_id]

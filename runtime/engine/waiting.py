@@ -145,8 +145,8 @@ class Waiting:
         until = now_ns + (IDLE_POLL_NS if self._must_ask(now_ns) else _WOKEN_POLL_NS)
         until = until if due is None else min(due, until)
         wait_ns = until - clock.now_ns()
-        if wait_ns > 0 and outside.woken.wait(wait_ns / 1e9):
-            outside.woken.clear()  # before looking, as above
+        if wait_ns > 0:
+            outside.woken.wait(wait_ns / 1e9)
         if due is not None:
             self._forget_due(clock.now_ns())
 
