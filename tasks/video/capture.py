@@ -7,7 +7,6 @@ The compressed packets are kept too: with them the log can do without the pixels
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
@@ -63,9 +62,11 @@ class VideoCapture(Task):
         super().__init__(config)
         self._reader: Reader | None = None
         self._base_ns: int | None = None
-        self._logged: Counter[str] = Counter()
+        self._logged: dict[str, int] = {}
         """What was left out when that was last logged."""
         self._logged_ns = 0
+        self._left_out: dict[str, int] = {}
+        """What was left out when nothing of it was left to log."""
         self._told = self._told_colors = False
         self._has_failed = False
         self._given = 0
@@ -242,13 +243,16 @@ class VideoCapture(Task):
     def _report_lost(self, ctx: Context, reader: Reader, *, now: bool = False) -> None:
         for cause, count in reader.frames.take_lost().items():
             ctx.dropped(count, cause)
-        if not reader.frames.lost:
+        left_out = dict(reader.frames.lost)  # a copy: another thread counts meanwhile
+        if left_out == self._left_out:
             return
-        lost = Counter({it: n for it, n in reader.frames.lost.items() if it not in _AS_ASKED})
-        if lost != self._logged and (now or ctx.now_ns - self._logged_ns >= _LOG_EVERY_NS):
-            fields = {cause.replace(" ", "_"): count for cause, count in lost.items()}
-            ctx.log.warning("frames lost", **fields)
+        lost = {cause: n for cause, n in left_out.items() if cause not in _AS_ASKED}
+        if lost != self._logged:
+            if not now and ctx.now_ns - self._logged_ns < _LOG_EVERY_NS:
+                return
+            ctx.log.warning("frames lost", **{it.replace(" ", "_"): n for it, n in lost.items()})
             self._logged, self._logged_ns = lost, ctx.now_ns
+        self._left_out = left_out
 
     def interrupt(self, ctx: Context) -> None:  # noqa: ARG002
         if self._reader is not None:

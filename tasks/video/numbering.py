@@ -128,27 +128,30 @@ class Numbering:
 
     def framed(self, picture: Picture) -> partial[Frame] | None:
         """What makes the frame of what is kept of the next picture; None where it is left out."""
-        pts = picture.pts
-        stamp = None if pts is None else pts * self._base
-        self._at = self._at + self.period * (1 + picture.passed) if stamp is None else stamp
-        if self._start_s and not self._is_live and self._at - self.start < self._start_s:
-            return None
-        self.has_first = True
-        since_start = self._times.at(stamp, passed=picture.passed)
-        time_ns = 1_000_000_000 * since_start.numerator // since_start.denominator
         if self._is_live:
-            time_ns = self._last_ns = max(self._last_ns, self._live_ns(stamp))
-            if not self._has_clock:
-                since_start = Fraction(time_ns, 1_000_000_000)
+            time_ns = self._last_ns = max(self._last_ns, self._live_ns(picture.pts))
+        else:
+            stamp = self._stamp(picture.pts)
+            self._at = self._at + self.period * (1 + picture.passed) if stamp is None else stamp
+            if self._start_s and self._at - self.start < self._start_s:
+                return None
+            since_start = self._times.at(stamp, passed=picture.passed)
+            time_ns = 1_000_000_000 * since_start.numerator // since_start.denominator
+        self.has_first = True
         frame_id = self._next_id + picture.passed
         self._next_id = frame_id + 1
-        if self._thinning is not None and not self._thinning.keeps(since_start):
-            self._leave_out(1, "max_fps")
-            return None
+        if self._thinning is not None:
+            # Of a live source for this alone: fractions are slow, and the cycle waits for the picture.
+            at_s = self._live_at(picture, time_ns) if self._is_live else since_start
+            if not self._thinning.keeps(at_s):
+                self._leave_out(1, "max_fps")
+                return None
         if self.played_ns is not None and time_ns + self._period_ns <= self.played_ns:
             self._leave_out(1, "latest")
             return None
-        return partial(Frame, frame_id=frame_id, pts=pts, time_ns=time_ns, origin=picture.origin)
+        return partial(
+            Frame, frame_id=frame_id, pts=picture.pts, time_ns=time_ns, origin=picture.origin
+        )
 
     def watched(self, packets: Iterator[Any]) -> Iterator[Any]:
         """The packets of a live source that was just opened. First it is found which ones were there
@@ -180,10 +183,21 @@ class Numbering:
         if not has_ended:  # PyAV's iterators raise StopIteration into who asks once more
             yield from packets
 
-    def _live_ns(self, stamp: Fraction | None) -> int:
+    def _stamp(self, pts: int | None) -> Fraction | None:
+        """A time stamp in seconds."""
+        return None if pts is None else pts * self._base
+
+    def _live_at(self, picture: Picture, time_ns: int) -> Fraction:
+        """Seconds from the first frame of a live source to the next one."""
+        if not self._has_clock:
+            return Fraction(time_ns, 1_000_000_000)
+        return self._times.at(self._stamp(picture.pts), passed=picture.passed)
+
+    def _live_ns(self, pts: int | None) -> int:
         """When a frame of a live source was taken, as far as that is known: now, or when it was ready,
         nanoseconds since 1970."""
         ready, now_ns = self._ready, self._clock()
+        stamp = None if ready is None else self._stamp(pts)
         if ready is None or stamp is None:
             return now_ns
         if stamp >= ready.stamp:

@@ -187,6 +187,8 @@ class FrameQueue(Generic[F]):
     def take_lost(self) -> Mapping[str, int]:
         """How many frames of a source that is not live were left out before those that were taken, by
         cause, since this was last called; at the end, all."""
+        if not (self._found or self._ended):
+            return {}
         with self._changed:
             if self._ended and not self._frames:
                 self._found += self._lost
