@@ -5,7 +5,7 @@
 | `video/`                                  | `VideoCapture`                                        |
 | `inference.py`, `backends/`               | `Inference`, and what answers for it                  |
 | `detect.py`, `parse_detections.py`        | boxes: from a detector, from a model's answer         |
-| `alert.py`, `conditions.py`               | alerts, and the expressions that raise them           |
+| `alert.py`, `rules.py`, `conditions/`     | alerts, and the expressions that raise them           |
 | `boxes.py`                                | which of boxes that overlap are kept                  |
 | `read_text.py`                            | what is written in pictures                           |
 | `track.py`                                | objects followed from picture to picture              |

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-import math
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, tzinfo
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, NonNegativeFloat, field_validator
@@ -20,23 +16,20 @@ from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.message import Message
 from flowrun.msgs.regions import LinesMsg, ZonesMsg
 from flowrun.msgs.text import PromptResponseMsg
-from flowrun.runtime.errors import UsageError, WrongReturnError
-from flowrun.runtime.graph.find import dotted, find_callable
+from flowrun.runtime.errors import UsageError
+from flowrun.runtime.graph.find import dotted
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
-from flowrun.runtime.wording import listed, nearest, with_article
-from flowrun.tasks.conditions import INPUTS, Condition, ConditionError, Seen, Template, said
+from flowrun.runtime.wording import listed
+from flowrun.tasks.conditions.condition import Condition
+from flowrun.tasks.conditions.language import INPUTS, ConditionError, Seen
+from flowrun.tasks.conditions.template import Template
+from flowrun.tasks.rules import Called, Found, FoundOut, Rule, Said, When, is_function
 
-__all__ = ["Alert", "is_function"]
+__all__ = ["Alert"]
 
 _NS_PER_S = 1_000_000_000
 _Word = Annotated[str, Field(min_length=1)]
 _Words: TypeAlias = _Word | Annotated[tuple[_Word, ...], Field(min_length=1)] | None
-_FUNCTION = re.compile(r"\w+(\.\w+)*:\w+")
-
-
-def is_function(when: str) -> bool:
-    """Whether a condition names a function, `module:name`."""
-    return _FUNCTION.fullmatch(when.strip()) is not None
 
 
 class Clip(TaskConfig):
@@ -112,7 +105,7 @@ class Alert(Task):
 
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)
-        self._rules: list[_Rule] = []
+        self._rules: list[Rule] = []
         self._template: Template | None = None
         self._zone: tzinfo = UTC
         self._held: dict[str, Message] = {}
@@ -135,7 +128,7 @@ class Alert(Task):
             )
         if config.when is not None and is_function(config.when):
             try:
-                _Called(config.when.strip(), graph_dir)
+                Called(config.when.strip(), graph_dir)
             except UsageError as error:
                 yield "when", str(error)
 
@@ -183,12 +176,12 @@ class Alert(Task):
         self._template = None if config.text is None else Template(config.text)
         self._rules = []
         if config.contains is not None:
-            self._rules.append(_Said(_as_words(config.contains)))
+            self._rules.append(Said(_as_words(config.contains)))
         if config.labels is not None:
-            self._rules.append(_Found(_as_words(config.labels), config.threshold))
+            self._rules.append(Found(_as_words(config.labels), config.threshold))
         if config.when is not None:
             when = config.when.strip()
-            self._rules.append(_Called(when, ctx.graph_dir) if is_function(when) else _When(when))
+            self._rules.append(Called(when, ctx.graph_dir) if is_function(when) else When(when))
 
     def process(
         self,
@@ -217,7 +210,7 @@ class Alert(Task):
             self._raise(ctx, alert, rule, about, found, seen)
         self._hold(came)
 
-    def _known(self, came: Mapping[str, Message], rule: _Rule) -> dict[str, Message]:
+    def _known(self, came: Mapping[str, Message], rule: Rule) -> dict[str, Message]:
         """What the rule, and the text of the alert, may read."""
         names = set(rule.inputs) | (self._template.inputs if self._template is not None else set())
         known = {**self._held, **came}
@@ -234,9 +227,9 @@ class Alert(Task):
         self,
         ctx: Context,
         alert: AlertMsg,
-        rule: _Rule,
+        rule: Rule,
         about: Message,
-        found: _FoundOut,
+        found: FoundOut,
         seen: Seen,
     ) -> None:
         config, text = self.config, found.text
@@ -296,139 +289,6 @@ class Alert(Task):
 
 
 _KEYS = {"answer": "contains", "detections": "labels"}
-
-
-class _FoundOut(NamedTuple):
-    """That a rule's condition holds.
-
-    text: what an alert says, if the graph does not.
-    values: what the rule has read.
-    """
-
-    text: str
-    values: dict[str, Any]
-
-
-class _Rule(Protocol):
-    """What raises alerts.
-
-    name: under which its state is kept.
-    text: what it looks for, as somebody wrote it.
-    inputs: what it reads; an alert is about the first of them that has come.
-    """
-
-    name: str
-    text: str
-    inputs: tuple[str, ...]
-
-    def read(self, seen: Seen) -> _FoundOut | None:
-        """What is so; None if it is not."""
-        ...
-
-
-class _Said:
-    """One of the words is in the answer."""
-
-    name = "answer"
-    inputs: tuple[str, ...] = ("answer",)
-
-    def __init__(self, words: tuple[str, ...]) -> None:
-        self._words = words
-        self.text = f"contains {listed(words)}"
-
-    def read(self, seen: Seen) -> _FoundOut | None:
-        answer: Any = seen.messages["answer"]
-        if not said(answer.response, self._words):
-            return None
-        return _FoundOut(answer.response, {"answer.response": answer.response})
-
-
-class _Found:
-    """An object of one of the classes is found, with a score of at least `threshold`."""
-
-    name = "detections"
-    inputs: tuple[str, ...] = ("detections",)
-
-    def __init__(self, labels: tuple[str, ...], threshold: float) -> None:
-        self._labels, self._threshold = labels, threshold
-        self.text = f"labels {listed(labels)}"
-
-    def read(self, seen: Seen) -> _FoundOut | None:
-        detections: Any = seen.messages["detections"]
-        found = Counter(
-            label
-            for label, score in zip(detections.labels, detections.scores.tolist(), strict=True)
-            if label in self._labels and (math.isnan(score) or score >= self._threshold)
-        )
-        if not found:
-            return None
-        text = ", ".join(f"{number} {label}" for label, number in found.items())
-        return _FoundOut(text, {f"count({label!r})": number for label, number in found.items()})
-
-
-class _When:
-    """An expression holds."""
-
-    name = "when"
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self._condition = Condition(text)
-        self.inputs = tuple(name for name in INPUTS if name in self._condition.inputs)
-
-    def read(self, seen: Seen) -> _FoundOut | None:
-        if not self._condition.inputs <= seen.messages.keys():
-            return None
-        holds, values = self._condition.read(seen)
-        if not holds:
-            return None
-        shown = ", ".join(f"{name} = {value}" for name, value in values.items())
-        return _FoundOut(shown or self.text, values)
-
-
-class _Called:
-    """A function of the inputs says so: true, or a text that the alert says.
-
-    Its parameters are named as inputs; one without a default is waited for. `UsageError` where there is
-    no such function.
-    """
-
-    name = "when"
-
-    def __init__(self, text: str, folder: Path) -> None:
-        self.text = text
-        self._function: Callable[..., Any] = find_callable(text, folder=folder)
-        try:
-            parameters = inspect.signature(self._function).parameters.values()
-        except (TypeError, ValueError):
-            raise UsageError(f"{text}: nobody can say which arguments it takes") from None
-        for it in parameters:
-            if it.name not in INPUTS or it.kind is it.POSITIONAL_ONLY:
-                raise UsageError(
-                    f"{text} takes {it.name!r}; it may take {listed(INPUTS)}"
-                    f"{nearest(it.name, list(INPUTS))}"
-                )
-        if not parameters:
-            raise UsageError(f"{text} takes nothing; it may take {listed(INPUTS)}")
-        taken = {it.name: it.default is it.empty for it in parameters}
-        self.inputs = tuple(name for name in INPUTS if name in taken)
-        self._required = {name for name, is_required in taken.items() if is_required}
-
-    def read(self, seen: Seen) -> _FoundOut | None:
-        if not self._required <= seen.messages.keys():
-            return None
-        returned = self._function(**seen.messages_of(self.inputs))
-        if returned is None or returned is False or returned == "":
-            return None
-        if returned is True:
-            return _FoundOut(self.text, {})
-        if isinstance(returned, str):
-            return _FoundOut(returned, {})
-        said = f"{self.text} returned {with_article(type(returned).__name__)}"
-        raise WrongReturnError(
-            self._function,
-            f"{said}; it may return true, false, a text that the alert says, or None",
-        )
 
 
 def _as_words(words: str | tuple[str, ...]) -> tuple[str, ...]:

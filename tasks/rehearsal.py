@@ -32,8 +32,10 @@ from flowrun.runtime.run.log_lines import drop_logs
 from flowrun.runtime.run.trust import why_not_own
 from flowrun.runtime.testbench.spread import Broken, Done, Part, spread
 from flowrun.runtime.wording import listed, nearest
-from flowrun.tasks.alert import Alert, is_function
-from flowrun.tasks.conditions import INPUTS, Condition
+from flowrun.tasks.alert import Alert
+from flowrun.tasks.conditions.condition import Condition
+from flowrun.tasks.conditions.language import INPUTS
+from flowrun.tasks.rules import is_function
 
 __all__ = ["Fired", "Rehearsed", "Rule", "Wanted", "rehearse", "rehearse_all", "rules_of"]
 

@@ -131,9 +131,10 @@ def _test(args: argparse.Namespace) -> int:
 def _wanted(args: argparse.Namespace) -> Wanted:
     """What is to be tried. `UsageError`, and the errors of a graph."""
     from flowrun.runtime.graph.plan import load_plan
-    from flowrun.tasks.alert import is_function
-    from flowrun.tasks.conditions import INPUTS, Condition, ConditionError
+    from flowrun.tasks.conditions.condition import Condition
+    from flowrun.tasks.conditions.language import INPUTS, ConditionError
     from flowrun.tasks.rehearsal import WHEN, Wanted, rules_of
+    from flowrun.tasks.rules import is_function
 
     for option, needed in _NEEDS.items():
         if getattr(args, option) and getattr(args, needed) is None:

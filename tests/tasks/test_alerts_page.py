@@ -17,7 +17,8 @@ from flowrun.runtime.graph.read import parse_graph
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.alert import Alert
 from flowrun.tasks.commands import alerts
-from flowrun.tasks.conditions import _COMPUTING, _READS, INPUTS, Condition
+from flowrun.tasks.conditions.condition import Condition
+from flowrun.tasks.conditions.language import COMPUTING, INPUTS, READS
 from support.answer_tasks import ran
 from support.paths import ROOT
 
@@ -65,9 +66,9 @@ def test_its_table_is_the_language() -> None:
         for expression in re.findall(r"`([a-z_]+\(.*?\))`", text):
             described[expression.partition("(")[0]] = reads.strip("`")
             assert Condition(expression).inputs == {reads.strip("`")}
-    assert described == _READS
+    assert described == READS
     [computing] = re.findall(r"^`([a-z ]+)` compute with it", PAGE, re.MULTILINE)
-    assert computing.split() == sorted(_COMPUTING)
+    assert computing.split() == sorted(COMPUTING)
     for name in ("hour", "minute", "weekday"):
         assert f"`{name}`" in PAGE
         assert Condition(f"{name} == 1").inputs == frozenset()

@@ -9,7 +9,9 @@ import pytest
 
 from flowrun.msgs import DetectionsMsg, LinesMsg, PromptResponseMsg, ZonesMsg
 from flowrun.msgs.basic import FloatMsg
-from flowrun.tasks.conditions import Condition, ConditionError, Seen, Template
+from flowrun.tasks.conditions.condition import Condition
+from flowrun.tasks.conditions.language import ConditionError, Seen
+from flowrun.tasks.conditions.template import Template
 
 ANSWER = PromptResponseMsg(response="Two people, -3.5 degrees, FIRE!", tokens=7)
 FOUND = DetectionsMsg(labels=["person", "car", "person", "dog"])
