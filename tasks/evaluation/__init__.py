@@ -3,6 +3,8 @@
 | file             | what it is                                                              |
 |------------------|-------------------------------------------------------------------------|
 | `evaluate.py`    | `evaluate`: every way to ask, about every frame; what is known is kept  |
+| `chosen.py`      | the answers that are compared, and with what                            |
+| `questions.py`   | what is asked, by as many processes as there is room for                |
 | `asking.py`      | the worker: recorded pictures, asked about by the graph's own task      |
 | `recorded.py`    | what a run asked, about which picture, and what was answered            |
 | `variants.py`    | the ways to ask, and what an answer depends on                          |

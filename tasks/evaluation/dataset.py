@@ -18,7 +18,7 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.shadows import compared
 from flowrun.runtime.recorded.labels import Label
 from flowrun.runtime.testbench.pairs import PictureAt
-from flowrun.tasks.evaluation.evaluate import truth_of
+from flowrun.tasks.evaluation.chosen import truth_of
 from flowrun.tasks.evaluation.recorded import DETECTIONS, Asked, RecordedRun, read_runs
 from flowrun.tasks.evaluation.scores import boxes_in
 

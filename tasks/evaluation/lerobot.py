@@ -27,6 +27,7 @@ from flowrun.runtime.log.slab.format import CODEC
 from flowrun.runtime.pictures.convert import UPRIGHT
 from flowrun.runtime.pictures.encode import CRF, yuv_frame
 from flowrun.runtime.recorded.labels import Label
+from flowrun.tasks.evaluation.chosen import truth_of
 from flowrun.tasks.evaluation.episode_stats import color_stats, joined, stats_of
 from flowrun.tasks.evaluation.episodes import (
     Episode,
@@ -35,7 +36,6 @@ from flowrun.tasks.evaluation.episodes import (
     read_episode,
     uneven,
 )
-from flowrun.tasks.evaluation.evaluate import truth_of
 from flowrun.tasks.evaluation.recorded import ANSWER, read_runs
 
 __all__ = ["Episodes", "write_episodes"]

@@ -4,7 +4,10 @@
 |-----------------|--------------------------------------------------------------------------|
 | `words.py`      | what of an answer may be searched for, and how well a text fits          |
 | `describing.py` | the model: a vector and words for each picture                           |
-| `index.py`      | vectors, words and where they are from: SQLite and a file of vectors     |
+| `pictures.py`   | where a picture is, what was said of it, how well it fits                |
+| `texts.py`      | what was said, and which of it has the words that are asked for          |
+| `vectors.py`    | a file of vectors                                                        |
+| `index.py`      | all of these: SQLite and a file of vectors, also after a killed process  |
 | `build.py`      | fills an index from runs: what is new, on all cores                      |
 | `found.py`      | the pictures that fit best, as text and JSON                             |
 | `page.py`       | the same as a page with pictures                                         |

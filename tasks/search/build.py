@@ -27,7 +27,8 @@ from flowrun.runtime.testbench.store import key_of
 from flowrun.tasks.backends.similar import SimilarFrames
 from flowrun.tasks.evaluation.recorded import Asked, read_run
 from flowrun.tasks.search.describing import Describer, Model
-from flowrun.tasks.search.index import Index, Picture, Said
+from flowrun.tasks.search.index import Index
+from flowrun.tasks.search.pictures import Picture, Said
 from flowrun.tasks.search.words import said_in
 from flowrun.tasks.thinning import Thinning
 

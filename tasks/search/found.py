@@ -14,7 +14,8 @@ from urllib.parse import urlencode
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.recorded.frames import Frames
-from flowrun.tasks.search.index import Index, Scored
+from flowrun.tasks.search.index import Index
+from flowrun.tasks.search.pictures import Scored
 
 __all__ = ["Hit", "as_json", "best", "rows", "thumbnails"]
 

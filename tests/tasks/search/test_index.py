@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from flowrun.runtime.errors import UsageError
-from flowrun.tasks.search.index import Index, Picture, Said
+from flowrun.tasks.search.index import Index
+from flowrun.tasks.search.pictures import Picture, Said
 
 AXES = np.eye(4, dtype=np.float32)
 
