@@ -7,12 +7,13 @@ import {Decoding} from "../decoding.js";
 /** What the picture of a cycle needs: the packets from cycle `key` on, of which `number` gives it.
  * @typedef {{cycle: number, key: number, number: number}} Wanted */
 /** @typedef {{cycle: number, data: string | ArrayBuffer}} Message */
+/** @typedef {(picture: Picture, key: number) => void} Near key: the key frame that the picture needs */
 
 const AHEAD = 30;               // pictures whose packets are loaded with those of one that follows others
 const MOST_QUEUED = 8;          // packets in the decoder: all that is done in vain when another picture is wanted
 const SETTLE_MS = 40;           // after this long without a picture, a decoder seems to hold it back for its order
-const FAR = 6;                  // packets before a picture, from which on another one is shown first
 const SOON_MS = 80;             // between pictures that are shown on the way to the one that is wanted
+const PASSING_MS = 300;         // after this long without a packet, the key frame of a group that is passed is given up
 const GROUP_BYTES = 64 << 20;   // of packets that one camera keeps
 const KEPT_BYTES = 160 << 20;   // of decoded pictures that are kept, of all cameras
 
@@ -146,13 +147,17 @@ export class Film {
     this.decoding.fail = why => { this.why = why; this.give(null, new Error(why)); };
     /** Those used last the last. @type {Map<number, Group>} */ this.groups = new Map();
     /** Whose packets the decoder has. @type {Group | null} */ this.group = null;
-    /** How many of its messages the decoder has, and what has come of them. */ this.fed = 0;
+    /** How many of its messages the decoder has, since when, and what has come of them. */ this.fed = 0;
+    this.fedAt = 0;
     /** @type {Set<number>} */ this.given = new Set();
     /** How many pictures the decoder holds back, for its order or its threads, as far as that was seen. */ this.held = Infinity;
+    /** Whether it gives all of them. */ this.flushes = false;
     this.configured = "";
-    /** What somebody sees: the key frame that it needs, its packet, and since when. */ this.seen = {key: -1, number: -1, at: 0};
+    /** The cycle of what somebody sees, and since when. @type {{cycle: number | null, at: number}} */
+    this.seen = {cycle: null, at: 0};
+    /** What is shown soon, on the way. @type {{picture: Picture, timer: number} | null} */ this.next = null;
     /** What is waited for; quiet: nobody does yet.
-     * @type {(Wanted & {quiet: boolean, near: (picture: Picture) => void, done: (found: Picture | null, error?: Error) => void}) | null} */
+     * @type {(Wanted & {quiet: boolean, near: Near, done: (found: Picture | null, error?: Error) => void}) | null} */
     this.want = null;
     /** The key of the group in which somebody looks about. @type {number | null} */ this.before = null;
     this.keeps = false;
@@ -161,8 +166,8 @@ export class Film {
   }
 
   /** The picture, which the caller closes; null if another one is asked for meanwhile.
-   * @param {Wanted} wanted @param {(picture: Picture) => void} near takes, and closes, pictures that are there much sooner:
-   *   the key frame, and those on the way from there that are nearer than what is seen
+   * @param {Wanted} wanted @param {Near} near takes, and closes, pictures that are there sooner and are nearer to it than
+   *   what is seen: the latest that is decoded, which may be the key frame of a group that a fast hand passes
    * @returns {Promise<Picture | null>} */
   picture(wanted, near) {
     this.give(null);
@@ -170,7 +175,7 @@ export class Film {
     this.before = wanted.key;
     const known = kept.get(this.keyOf(wanted.key, wanted.number));
     if (known) {
-      this.note(wanted.key, wanted.number);
+      this.note(wanted.cycle);
       return Promise.resolve(known);
     }
     if (this.why) return Promise.reject(new Error(this.why));
@@ -195,7 +200,12 @@ export class Film {
   }
 
   /** Nobody waits for a picture any more. */
-  stop() { this.give(null); for (const group of this.groups.values()) group.stop(); }
+  stop() {
+    this.give(null);
+    this.forget();
+    this.seen.cycle = null;
+    for (const group of this.groups.values()) group.stop();
+  }
 
   close() {
     this.stop();
@@ -210,29 +220,58 @@ export class Film {
   take(picture) {
     const {number = -1, image} = picture;
     this.given.add(number);
-    this.held = Math.min(this.held, Math.max(0, this.fed - 1 - this.given.size));
+    if (!this.flushes) this.held = Math.min(this.held, Math.max(0, this.fed - 1 - this.given.size));
     const {want} = this;
     const isOfWant = want !== null && this.group?.key === want.key;
     const isForeseen = isOfWant && want.quiet && (want.number === number || this.given.size === 1);
     if ((this.keeps || isForeseen) && this.group) kept.add(this.keyOf(this.group.key, number), picture);
-    if (isOfWant && (want.number === number || !want.quiet && this.isNearer(want, number))) {
-      if (!want.quiet) this.note(want.key, number);
-      if (want.number === number) this.give(picture); else want.near(picture);
+    if (isOfWant && want.number === number) {
+      if (!want.quiet) this.note(want.cycle);
+      this.give(picture);
+    } else if (this.group && this.isNearer(picture.cycle)) {
+      this.showSoon(picture, this.group.key);
     } else {
       image.close?.();
     }
     this.wake();
   }
 
-  /** Whether a picture is worth to be seen on the way to the one that is wanted. @param {Wanted} want @param {number} number */
-  isNearer({key, number: wanted}, number) {
-    const far = Math.abs(wanted - number), {seen} = this;
-    if (far <= FAR) return false;
-    return seen.key !== key || far < Math.abs(wanted - seen.number) && performance.now() - seen.at > SOON_MS;
+  /** Whether the picture of a cycle is nearer to the one that somebody waits for than what is seen. @param {number | null} cycle */
+  isNearer(cycle) {
+    const {want, seen} = this;
+    if (!want || want.quiet || cycle === null) return false;
+    return seen.cycle === null || Math.abs(want.cycle - cycle) < Math.abs(want.cycle - seen.cycle);
   }
 
-  /** @param {number} key @param {number} number */
-  note(key, number) { this.seen = {key, number, at: performance.now()}; }
+  /** Show a picture on the way, or the latest one soon: drawing each would take longer than decoding it.
+   * @param {Picture} picture @param {number} key */
+  showSoon(picture, key) {
+    this.forget();
+    const due = this.seen.at + SOON_MS - performance.now();
+    if (due <= 0) this.show(picture, key);
+    else this.next = {picture, timer: setTimeout(() => { this.next = null; this.show(picture, key); }, due)};
+  }
+
+  /** @param {Picture} picture @param {number} key */
+  show(picture, key) {
+    const {want} = this, {cycle, image} = picture;
+    if (!want || cycle === null || !this.isNearer(cycle)) { image.close?.(); return; }
+    this.note(cycle);
+    want.near(picture, key);
+  }
+
+  /** Show nothing more on the way. */
+  forget() {
+    clearTimeout(this.next?.timer);
+    this.next?.picture.image.close?.();
+    this.next = null;
+  }
+
+  /** @param {number} cycle of what somebody sees from now on */
+  note(cycle) {
+    this.forget();
+    this.seen = {cycle, at: performance.now()};
+  }
 
   /** @param {Picture | null} picture @param {Error} [error] */
   give(picture, error) {
@@ -251,8 +290,27 @@ export class Film {
     this.runs = false;
   }
 
+  /** Whether the decoder is about to give the key frame of another group than that of the wanted picture: a hand that
+   * drags fast passes groups sooner than a picture of any comes, and would see nothing. @param {number} key of the wanted one */
+  isPassing(key) {
+    const {group} = this;
+    if (!group || group.key === key || group.error || this.given.size || !this.isNearer(group.key)) return false;
+    return (group.loading !== null || group.messages.length > 0) && performance.now() - this.fedAt < PASSING_MS;
+  }
+
+  /** Feed the decoder what the key frame of a group still needs. @param {Group} group */
+  async pass(group) {
+    const next = group.messages[this.fed];
+    const held = Number.isFinite(this.held) ? this.held : MOST_QUEUED;
+    const isNeeded = group.between(group.key, this.fed) <= held;
+    if (!next && isNeeded && !group.loading && !group.over) group.load(group.end, AHEAD);
+    if (next && isNeeded && this.decoding.queued < MOST_QUEUED) this.feed(next);
+    else await this.news(PASSING_MS);
+  }
+
   /** @param {NonNullable<Film["want"]>} want */
   async step(want) {
+    if (this.group && this.isPassing(want.key)) { await this.pass(this.group); return; }
     const group = this.groupOf(want.key);
     if (this.group !== group || this.given.has(want.number)) this.begin(group);
     if (group.error) { const {error} = group; group.error = ""; throw new Error(error); }
@@ -269,7 +327,8 @@ export class Film {
     if (this.want !== want) return;
     if (next) { this.feed(next); return; }
     if (!group.over && !group.loading) { group.load(group.end, AHEAD); return; }
-    await this.decoding.flush();
+    this.flushes = true;
+    await this.decoding.flush().finally(() => { this.flushes = false; });
     this.group = null;  // a key frame must come next
     if (this.want === want) throw new Error("its packets do not give it");
   }
@@ -292,6 +351,7 @@ export class Film {
   begin(group) {
     this.group = group;
     this.fed = 0;
+    this.fedAt = performance.now();
     this.given.clear();
     this.decoding.restart();
   }
@@ -299,6 +359,7 @@ export class Film {
   /** @param {Message} message */
   feed({data}) {
     this.fed += 1;
+    this.fedAt = performance.now();
     if (typeof data === "string") {
       if (data === this.configured) return;
       this.configured = data;

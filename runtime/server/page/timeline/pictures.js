@@ -45,8 +45,8 @@ export function usePast(run, task, then) {
     if (!then) { film.stop(); setShown(null); return undefined; }
     const left = new AbortController();
     const key = then.packets?.key ?? null;
-    /** @param {Picture} picture @param {boolean} exact */
-    const draw = (picture, exact) => {
+    /** @param {Picture} picture @param {number | null} key that it needs @param {boolean} exact */
+    const draw = (picture, key, exact) => {
       if (!left.signal.aborted && canvas.current) {
         drawPicture(canvas.current, picture, wide());
         setShown(exact ? {cycle: then.cycle, at_ns: then.at_ns, key, exact} : {cycle: picture.cycle ?? key ?? 0, at_ns: picture.tov_ns, key, exact});
@@ -54,8 +54,8 @@ export function usePast(run, task, then) {
       picture.image.close?.();
     };
     const isNew = key !== null && shown?.key !== key;
-    pictures(film, then, left.signal, isNew, picture => draw(picture, false)).then(
-      picture => { if (picture) draw(picture, true); },
+    pictures(film, then, left.signal, isNew, (picture, its) => draw(picture, its, false)).then(
+      picture => { if (picture) draw(picture, key, true); },
       failure => { if (!left.signal.aborted) setError(why(failure)); });
     return () => left.abort();
   }, [film, then?.cycle, then?.url]);
@@ -63,7 +63,7 @@ export function usePast(run, task, then) {
 }
 
 /** @param {Film} film @param {Place} then @param {AbortSignal} left @param {boolean} isNew whether nothing is shown that needs
- *   the same key frame @param {(picture: Picture) => void} near as of `Film.picture`
+ *   the same key frame @param {import("./film.js").Near} near as of `Film.picture`
  * @returns {Promise<Picture | null>} */
 async function pictures(film, then, left, isNew, near) {
   const {packets, cycle, url} = then;
@@ -71,7 +71,7 @@ async function pictures(film, then, left, isNew, near) {
     try { return await film.picture({cycle, ...packets}, near); } catch { /* the server may have it */ }
     if (left.aborted) return null;
   }
-  if (packets && isNew && cycle - packets.key > 1) near(await jpeg(url.replace(/cycle=\d+/, `cycle=${packets.key}`), left));
+  if (packets && isNew && cycle - packets.key > 1) near(await jpeg(url.replace(/cycle=\d+/, `cycle=${packets.key}`), left), packets.key);
   return jpeg(url, left);
 }
 
