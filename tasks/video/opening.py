@@ -32,12 +32,14 @@ from flowrun.tasks.video.hwaccel import missing_hwaccel
 from flowrun.tasks.video.options import option_names
 from flowrun.tasks.video.pattern import open_pattern
 from flowrun.tasks.video.pipes import Pipe, PipedContainer
+from flowrun.tasks.video.secure import fault_of, speaks_tls
 from flowrun.tasks.video.settings import VideoSettings
 from flowrun.tasks.video.stills import PictureFiles, Snapshots, StillStream
 from flowrun.tasks.video.streams import chosen_stream
-from flowrun.tasks.video.web import ask
+from flowrun.tasks.video.web import ask, gives_beginning_only
 
 __all__ = [
+    "BEGINNING_ONLY",
     "VideoError",
     "is_live",
     "may_be_whole",
@@ -248,6 +250,9 @@ _TRANSPORTS = {
 }
 
 
+_WEB = {"reconnect": "1", "reconnect_on_network_error": "1", "reconnect_delay_max": "0"}
+"""Ask once more, at once, where a server has closed a connection that FFmpeg goes on to use. Without
+that FFmpeg 8 passes over the packet that it wanted, without a word."""
 _DATAGRAMS = {"overrun_nonfatal": "1", "reuse": "1", "fifo_size": "100000"}
 """What is not read in time is lost, and not the source; others may listen too; 19 MB wait to be read."""
 
@@ -283,6 +288,8 @@ def _open_url(config: VideoSettings, *, is_brief: bool) -> Any:
         options = {**_TRANSPORTS[config.transport], "allowed_media_types": "video"}
     elif urlsplit(name_of(config)).scheme.lower() in ("udp", "rtp"):
         options = _DATAGRAMS
+    elif config.is_web:
+        options = _WEB
     asked_s = time.monotonic()
     try:
         opened = _opened(config, {**options, **_BRIEF[config.kind]} if is_brief else options)
@@ -309,8 +316,9 @@ def _refused_by(error: Exception, config: VideoSettings, *, silent: bool) -> Vid
 
     name = name_of(config)
     unsaid = (av.error.HTTPOtherClientError, av.error.HTTPServerError, av.error.InvalidDataError)
-    is_empty = getattr(error, "errno", None) == errno.EIO and config.poll_s is None
-    is_unsaid = isinstance(error, unsaid) or is_empty
+    number = getattr(error, "errno", None)
+    is_empty = number == errno.EIO and config.poll_s is None
+    is_unsaid = isinstance(error, unsaid) or is_empty or number == errno.EINVAL
     answer = ask(config) if is_unsaid and not silent else None
     if answer is not None and answer.status >= _LEAST_ERROR:
         code = _CODES.get(answer.status, "refused")
@@ -319,7 +327,23 @@ def _refused_by(error: Exception, config: VideoSettings, *, silent: bool) -> Vid
         )
     if answer is not None and answer.is_page:
         return _page(config)
+    if answer is not None and answer.elsewhere is not None:
+        there = escaped(without_credentials(answer.elsewhere))
+        return VideoError(
+            f"{urlsplit(name).netloc} sends {name} on to {there}; if you trust that, write it as "
+            "source_uri",
+            code="refused",
+        )
+    if answer is not None and gives_beginning_only(config):
+        return VideoError(f"cannot open {name}: {BEGINNING_ONLY}", code="codec")
     return _refused(error, name, config, silent=silent)
+
+
+BEGINNING_ONLY = (
+    "its server gives films as a whole only (no ranges), which an MP4 with its index at the end does "
+    "not allow; have the server allow ranges, move the index with ffmpeg -i IN -c copy -movflags "
+    "+faststart OUT, or download the film"
+)
 
 
 def _page(config: VideoSettings) -> VideoError:
@@ -415,17 +439,17 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
             f"cannot reach {host}: unknown name, or no network; check the address {name}",
             code="unreachable",
         )
-    if number == errno.EIO and parts.scheme in ("https", "rtsps"):
-        return VideoError(
-            f"{host} makes no secure connection for {name}; check the port, or write "
-            f"{parts.scheme[:-1]}://",
-            code="tls",
-        )
+    has_ended = number == errno.EIO or isinstance(error, av.error.EOFError)
+    if has_ended and parts.scheme in ("https", "rtsps"):
+        fault = fault_of(config) or f"check the port, or write {parts.scheme[:-1]}://"
+        return VideoError(f"{host} makes no secure connection for {name}: {fault}", code="tls")
+    if has_ended and parts.scheme == "http" and speaks_tls(config):
+        return VideoError(f"{host} speaks TLS alone; write https:// for {name}", code="tls")
     if number == errno.EPROTONOSUPPORT and config.kind == "rtsp":
         is_auto = config.transport == "auto"
         how = "TCP, nor by UDP" if is_auto else f"{config.transport.upper()}; write transport: auto"
         return VideoError(f"{name} does not send by {how}", code="refused")
-    if number == errno.EIO and parts.scheme in ("http", "https"):
+    if has_ended and parts.scheme in ("http", "https"):
         return VideoError(
             f"{host} answers, but gives no video at {name}, or ends the connection before it has begun",
             code="ended",

@@ -22,13 +22,14 @@ from flowrun.tasks.video.hwaccel import Device
 from flowrun.tasks.video.keeping import Keeping
 from flowrun.tasks.video.key_frames import KeyFrameDecoder
 from flowrun.tasks.video.numbering import Frame, Numbering
-from flowrun.tasks.video.opening import VideoError, reason_of
+from flowrun.tasks.video.opening import BEGINNING_ONLY, VideoError, reason_of
 from flowrun.tasks.video.packets import PacketQueue
 from flowrun.tasks.video.pipes import PipedContainer
 from flowrun.tasks.video.policy import FrameQueue
 from flowrun.tasks.video.sections import Picture
 from flowrun.tasks.video.settings import MaxAge, VideoSettings
 from flowrun.tasks.video.streams import chosen_stream
+from flowrun.tasks.video.web import gives_beginning_only
 
 __all__ = ["Reader"]
 
@@ -333,6 +334,8 @@ class Reader:
             text = f"{self.name!r} gave no frame for timeout_s {self._config.timeout_s:g}"
             return VideoError(text, code="timeout")
         if self._config.is_web and isinstance(failed, OSError) and failed.errno == errno.EIO:
+            if not (self.live or self._numbering.has_first) and gives_beginning_only(self._config):
+                return VideoError(f"{self.name!r} has no frames: {BEGINNING_ONLY}", code="codec")
             too_early = "" if self.live else " before the end of the film"
             return VideoError(f"{self.name!r} has ended the connection{too_early}", code="ended")
         if not self.live:
@@ -394,6 +397,8 @@ class Reader:
             what = f"has no frame after start_s {start_s:g}"
         elif is_damaged:
             what = f"has no frame that can be decoded ({context.name})"
+        elif gives_beginning_only(self._config):
+            what = f"has no frames: {BEGINNING_ONLY}"
         else:
             what = "has no frames"
         raise VideoError(f"{self.name!r} {what}", code="codec")

@@ -17,6 +17,7 @@ from flowrun.tasks.video.opening import VideoError, is_live, name_of, open_video
 from flowrun.tasks.video.settings import VideoSettings
 
 URI = "rtsp://127.0.0.1:9/cam"
+AGAIN = {"reconnect": "1", "reconnect_on_network_error": "1", "reconnect_delay_max": "0"}
 CAMERA = {"allowed_media_types": "video", "probesize": "32", "fpsprobesize": "0"}
 
 
@@ -149,7 +150,7 @@ def test_a_device_that_refuses_says_why(
             "rtsp://host/cam",
             {"rtsp_transport": "tcp", **CAMERA},
         ),
-        ("http://host/a.mp4", {"timeout_s": 2.5}, "http://host/a.mp4", {}),
+        ("http://host/a.mp4", {"timeout_s": 2.5}, "http://host/a.mp4", AGAIN),
         ("{device}", {"source_type": "v4l2"}, "{device}", {}),
         (
             "v4l2://{device}",
@@ -295,7 +296,7 @@ def test_an_error_that_ffmpeg_does_not_explain_is_looked_into(
         "rtsp://camera.invalid/cam"
     )
     assert error_of(tmp_path, "https://127.0.0.1:9/cam") == (
-        "127.0.0.1:9 makes no secure connection for https://127.0.0.1:9/cam; check the port, or write "
+        "127.0.0.1:9 makes no secure connection for https://127.0.0.1:9/cam: check the port, or write "
         "http://"
     )
 
@@ -360,9 +361,9 @@ def test_a_camera_that_does_not_describe_its_pictures_is_looked_at_longer(
     asked.clear()
     settings = VideoSettings(source_uri="http://host/cam")
     open_video(settings, tmp_path)
-    assert asked == [{}]
+    assert asked == [AGAIN]
     open_video(settings, tmp_path, is_known=True)
-    assert asked == [{}, {"analyzeduration": "200000"}]
+    assert asked == [AGAIN, {**AGAIN, "analyzeduration": "200000"}]
 
 
 def test_who_gives_no_name_is_asked_for_one(
