@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
+from flowrun.runtime.cli.shape import fits
 from flowrun.runtime.errors import FlowrunError
 from flowrun.runtime.wording import mask_urls
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Client", "RefusedError", "add_address", "add_pipeline"]
+__all__ = ["MESSAGE", "SUCCESS", "Client", "RefusedError", "add_address", "add_pipeline"]
+
+MESSAGE = {"message": str}
+SUCCESS = {"success": True}
+"""The replies of a server that has done what it was asked to."""
 
 DEFAULT_PORT = 3000
 _TIMEOUT_S = 90.0
@@ -77,9 +82,9 @@ class Client:
         pipeline = getattr(args, "pipeline", None)
         self._query = {} if pipeline is None else {"pipeline_id": pipeline}
 
-    def get(self, path: str, **query: str) -> Any:
-        """What GET of a path below /api/v0 gives."""
-        return self._ask("GET", path, params=self._query | query)
+    def get(self, path: str, shape: Any, **query: str) -> Any:
+        """What GET of a path below /api/v0 gives, which has that shape."""
+        return self._ask("GET", path, shape, params=self._query | query)
 
     def download(self, path: str, to: Path, *, query: Mapping[str, str]) -> int:
         """Write what GET of a path below /api/v0 gives into a file; returns its size in bytes. If that
@@ -94,7 +99,7 @@ class Client:
             ):
                 if reply.is_error:
                     reply.read()
-                    self._found(reply, path)
+                    self._found(reply, path, object)
                 for part in reply.iter_bytes():
                     file.write(part)
             partial.replace(to)
@@ -108,25 +113,38 @@ class Client:
             partial.unlink(missing_ok=True)
         return to.stat().st_size
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        """What POST of `body` to a path below /api/v0 gives."""
-        return self._ask("POST", path, params=self._query, json=body)
+    def post(self, path: str, body: dict[str, Any], shape: Any) -> Any:
+        """What POST of `body` to a path below /api/v0 gives, which has that shape."""
+        return self._ask("POST", path, shape, params=self._query, json=body)
 
     def post_content(
         self, path: str, content: bytes, kind: str, *, query: Mapping[str, str] = _NOTHING
     ) -> Any:
-        """What POST of a body of that type to a path below /api/v0 gives."""
+        """What POST of a body of that type to a path below /api/v0 gives, a message."""
         return self._ask(
-            "POST", path, params={**self._query, **query}, content=content,
+            "POST", path, MESSAGE, params={**self._query, **query}, content=content,
             kind={"Content-Type": kind},
         )  # fmt: skip
 
     def _ask(
-        self, method: str, path: str, *, kind: Mapping[str, str] = _NOTHING, **content: Any
+        self,
+        method: str,
+        path: str,
+        shape: Any,
+        *,
+        kind: Mapping[str, str] = _NOTHING,
+        **content: Any,
     ) -> Any:
+        import httpx
+
         with self._reach(method, path, kind=kind, **content) as reply:
-            reply.read()
-            return self._found(reply, path)
+            try:
+                reply.read()
+            except httpx.HTTPError as error:
+                raise RefusedError(
+                    f"{mask_urls(self._url)}: the reply ended early: {error}"
+                ) from None
+            return self._found(reply, path, shape)
 
     @contextmanager
     def _reach(
@@ -154,14 +172,19 @@ class Client:
                 ) from None
             yield reply
 
-    def _found(self, reply: httpx.Response, path: str) -> Any:
+    def _found(self, reply: httpx.Response, path: str, shape: Any) -> Any:
         shown = mask_urls(self._url)
         try:
             found = reply.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             raise RefusedError(f"what answers at {shown} is not flowrun") from None
         if reply.is_error:
             raise RefusedError(_why(found) or f"{shown}/api/v0/{path}: status {reply.status_code}")
+        if not fits(found, shape):
+            raise RefusedError(
+                f"what answers at {shown} is not flowrun, or another version of it: its reply to "
+                f"/api/v0/{path} is another"
+            )
         return found
 
 

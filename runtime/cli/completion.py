@@ -177,7 +177,7 @@ def _asked(args: argparse.Namespace, path: str) -> Iterable[str]:
     from flowrun.runtime.cli.client import Client, RefusedError
 
     try:
-        found: Mapping[str, Any] = Client(args, timeout_s=_SERVER_S).get(path)
+        found: Mapping[str, Any] = Client(args, timeout_s=_SERVER_S).get(path, dict)
     except RefusedError:
         return ()
     return list(found)

@@ -6,11 +6,13 @@ import argparse
 from typing import Any
 
 from flowrun.runtime.cli.assigned import assigned
-from flowrun.runtime.cli.client import Client, add_address, add_pipeline
+from flowrun.runtime.cli.client import SUCCESS, Client, add_address, add_pipeline
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.printing import print_json, print_text
 
 __all__ = ["add_parser", "run"]
+
+_ANSWER = {"Success": {"prompt": str, "response": str}}
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -50,11 +52,11 @@ def run(args: argparse.Namespace) -> int:
     """0, or 1 if the server refuses."""
     client = Client(args)
     if args.action == "settings":
-        client.post("inference/settings", _settings(args))
+        client.post("inference/settings", _settings(args), SUCCESS)
         print_text("changed")
         return 0
     path = f"inference/result/{args.channel}" if args.channel else "inference/result"
-    answer = client.get(path, timeout_s=f"{args.timeout:g}")["Success"]
+    answer = client.get(path, _ANSWER, timeout_s=f"{args.timeout:g}")["Success"]
     if args.json:
         print_json(answer)
     else:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from flowrun.runtime.cli.client import Client, add_address
+from flowrun.runtime.cli.client import MESSAGE, Client, add_address
 from flowrun.runtime.printing import print_json, print_table, print_text
 
 __all__ = ["add_parser", "run"]
+
+_PIPELINE = {
+    "id": str,
+    "status": (str, {"Error": str}),
+    "next_start_s?": (float, int, None),
+    "parts?": (dict, None),
+}
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,17 +59,17 @@ def run(args: argparse.Namespace) -> int:
         case "list":
             _list(client, as_json=args.json)
         case "config":
-            print_json(client.get("pipeline/config", pipeline_id=args.name))
+            print_json(client.get("pipeline/config", (dict, list), pipeline_id=args.name))
         case action:
             body = {"pipeline_id": args.name}
             if getattr(args, "restart", None) is not None:
                 body["restart"] = args.restart
-            print_text(client.post(f"pipeline/{action}", body)["message"])
+            print_text(client.post(f"pipeline/{action}", body, MESSAGE)["message"])
     return 0
 
 
 def _list(client: Client, *, as_json: bool) -> None:
-    found = client.get("pipeline/list")
+    found = client.get("pipeline/list", [_PIPELINE])
     if as_json:
         print_json(found)
         return
@@ -84,7 +91,7 @@ def _status(one: dict[str, Any]) -> tuple[str, str]:
     if one.get("next_start_s") is not None:
         said.append(f"starts again in {one['next_start_s']:.0f} s")
     parts: dict[str, str] = one.get("parts") or {}
-    said += [f"{part} {what}" for part, what in parts.items() if what.startswith("failed")]
+    said += [f"{part} {what}" for part, what in parts.items() if str(what).startswith("failed")]
     if one.get("restarts"):
         said.append(f"started again {one['restarts']} times")
     return str(status), "; ".join(said)

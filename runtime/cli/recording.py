@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from flowrun.runtime.cli.client import Client, add_address, add_pipeline
+from flowrun.runtime.cli.client import SUCCESS, Client, add_address, add_pipeline
 from flowrun.runtime.printing import print_text
 
 __all__ = ["add_parser", "run"]
@@ -25,6 +25,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """0, or 1 if the server refuses."""
-    Client(args).post("recording/command", {"command": args.action.capitalize()})
+    Client(args).post("recording/command", {"command": args.action.capitalize()}, SUCCESS)
     print_text("recording started" if args.action == "start" else "recording stopped")
     return 0

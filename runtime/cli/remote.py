@@ -20,6 +20,7 @@ from flowrun.runtime.wording import mask_urls, one_line
 
 __all__ = ["RemoteRun", "fetched", "run_argument"]
 
+_RUN = {"id": str, "state": str, "cycles": object, "started_ns": (int, None)}
 _NEWEST, _AROUND = 1000, 500
 """How many cycles are fetched: the newest ones; before and after one that the address names."""
 
@@ -50,7 +51,7 @@ def fetched(run: Path | RemoteRun, *, token: str | None = None) -> Path:
     asked = {name: values[-1] for name, values in parse_qs(urlsplit(run.address).query).items()}
     client = Client(argparse.Namespace(host="", port=0, url=run.address, token=token))
     id_ = asked.get("run") or _newest(client, run)
-    about = client.get(f"runs/{id_}")
+    about = client.get(f"runs/{id_}", dict)
     first, last = _cycles(about, asked.get("cycle"), run)
     path = Path(f"{file_name(f'{id_}-{first}-{last}')}.mcap")
     size = client.download(f"runs/{id_}/clip", path, query={"from": str(first), "to": str(last)})
@@ -61,11 +62,11 @@ def fetched(run: Path | RemoteRun, *, token: str | None = None) -> Path:
 
 def _newest(client: Client, run: RemoteRun) -> str:
     """The run that goes on; else the newest one."""
-    runs = [it for it in client.get("runs") if it["cycles"]]
+    runs = [it for it in client.get("runs", [_RUN]) if it["cycles"]]
     if not runs:
         raise RefusedError(f"{run}: the server has no run with a cycle")
     live = [it for it in runs if it["state"] == "running"]
-    return str(max(live or runs, key=lambda it: it["started_ns"])["id"])
+    return str(max(live or runs, key=lambda it: it["started_ns"] or 0)["id"])
 
 
 def _cycles(about: dict[str, object], cycle: str | None, run: RemoteRun) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from flowrun.runtime.cli.assigned import assigned
-from flowrun.runtime.cli.client import Client, add_address, add_pipeline
+from flowrun.runtime.cli.client import SUCCESS, Client, add_address, add_pipeline
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.printing import print_json, print_text
 from flowrun.runtime.wording import nearest
@@ -37,10 +37,10 @@ def run(args: argparse.Namespace) -> int:
         values = assigned(args.values, example="prompt='What is it?'")
         if "task" in values:
             raise UsageError(f"{args.task} has no key 'task' that may change")
-        client.post("inference/settings", {"task": args.task, **values})
+        client.post("inference/settings", {"task": args.task, **values}, SUCCESS)
         print_text("changed")
         return 0
-    in_force = client.get("inference/settings")
+    in_force = client.get("inference/settings", dict)
     if args.task is None:
         print_json(in_force)
     elif args.task in in_force:

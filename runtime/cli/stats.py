@@ -24,5 +24,5 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """0, or 1 if the server refuses."""
-    print_json(Client(args).get(f"stats/{args.action}"))
+    print_json(Client(args).get(f"stats/{args.action}", dict))
     return 0

@@ -22,6 +22,7 @@ from flowrun.runtime.cli.board import (
     status_line,
     troubles,
 )
+from flowrun.runtime.cli.shape import fits
 from flowrun.runtime.cli.signals import Ended
 from flowrun.runtime.cli.terminal import can_draw
 from flowrun.runtime.errors import FlowrunError, UsageError
@@ -39,6 +40,14 @@ __all__ = ["add_parser", "run"]
 _EVERY_S = 1.0
 _TIMEOUT_S = 5.0
 _UNIX = "unix:"
+_REPORT = {
+    "id": str,
+    "status": (str, {"Error": str}),
+    "cycles": int,
+    "tasks": dict,
+    "last_answer": ({"timestamp_nanos": object}, None),
+}
+"""What is read of a report before it is known to be one of this version."""
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -165,15 +174,15 @@ def _remote(url: str, token: str | None) -> Look:
             found = reply.json()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise NotRunningError(f"{shown}: nobody answers: {error}") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise NotRunningError(f"{shown}: what answers is not flowrun") from None
         if reply.status_code == httpx.codes.UNAUTHORIZED:
             raise NotRunningError(
                 f"{shown}: its server asks for a token: give --token, or set FLOWRUN_TOKEN"
             )
-        if not isinstance(found, dict) or "cycles" not in found:
-            why = found.get("error") if isinstance(found, dict) else None
-            raise NotRunningError(f"{shown}: {why or 'what answers is not flowrun'}")
+        if not fits(found, _REPORT):
+            why = found["error"] if fits(found, {"error": str}) else "what answers is not flowrun"
+            raise NotRunningError(f"{shown}: {why}")
         return [_Seen(shown, found)]
 
     return look
@@ -256,7 +265,7 @@ def _print(seen: _Seen) -> None:
     if report.last_answer is not None:
         print_text(f"  {answer_line(report.last_answer)}")
     rows = [{"task": id_, **cells(task)} for id_, task in report.tasks.items()]
-    names = tuple(rows[0])
+    names = tuple(rows[0]) if rows else ()
     print_table(names, [tuple(row[name] for name in names) for row in rows])
 
 

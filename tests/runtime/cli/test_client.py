@@ -24,10 +24,10 @@ def server():
             if not self.headers.get("content-type", "").startswith("image/"):
                 body = None if body is None else json.loads(body)
             made.asked.append((self.command, self.path, body, self.headers["authorization"]))
-            status, reply = made.replies.get(self.path.partition("?")[0], (404, b"<html>"))
+            status, reply = made.replies.get(self.path.partition("?")[0], made.other)
             content = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
             self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Length", str(len(content) + made.missing))
             self.end_headers()
             self.wfile.write(content)
 
@@ -47,6 +47,7 @@ def flowrun(server, capsys, monkeypatch):
     """Runs a command against the server; gives its status, output and errors."""
     monkeypatch.delenv("FLOWRUN_TOKEN", raising=False)
     server.asked, server.replies = [], {}
+    server.other, server.missing = (404, b"<html>"), 0
 
     def run(*words):
         status = main([*words, "--port", str(server.server_port)])
@@ -102,8 +103,9 @@ def test_wrong_values_are_not_sent(server, flowrun, words, error):
 
 def test_values_of_any_task_are_set_and_printed(server, flowrun):
     in_force = {"vlm": {"prompt": "cap en", "max_new_tokens": 50}, "scale": {"factor": 3}}
-    server.replies["/api/v0/inference/settings"] = 200, in_force
+    server.replies["/api/v0/inference/settings"] = 200, {"success": True}
     assert flowrun("set", "vlm", "prompt=What?", "max_new_tokens=20") == (0, "changed", "")
+    server.replies["/api/v0/inference/settings"] = 200, in_force
     assert json.loads(flowrun("set")[1]) == in_force
     assert json.loads(flowrun("set", "scale")[1]) == {"factor": 3}
     assert [(method, body) for method, _, body, _ in server.asked] == [
@@ -239,3 +241,35 @@ def test_the_token_is_sent(server, flowrun, monkeypatch):
 def test_a_refusal_is_an_error(server, flowrun, reply, error):
     server.replies["/api/v0/pipeline/list"] = reply
     assert flowrun("pipeline", "list") == (1, "", error.replace("PORT", str(server.server_port)))
+
+
+VERBS = [
+    "pipeline list", "pipeline start a", "pipeline config a", "inference result",
+    "inference settings --prompt x", "recording stop", "stats whoami", "set cam", "set cam a=1",
+    "publish a.b {}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    "reply", [3, None, "x", [3], {"Success": 3}, b"[" * 100_000], ids=lambda it: repr(it)[:20]
+)
+def test_no_verb_takes_another_server_for_flowrun(server, flowrun, verb, reply):
+    if isinstance(reply, (dict, list)) and verb in ("stats whoami", "pipeline config a", "set cam"):
+        pytest.skip("it prints what it gets")
+    server.other = 200, reply
+    status, out, err = flowrun(*verb.split())
+    assert (status, out) == (1, "")
+    said, _, more = err.partition(", ")
+    assert said == f"what answers at http://127.0.0.1:{server.server_port} is not flowrun"
+    assert more == "" or more.startswith("or another version of it: its reply to /api/v0/")
+
+
+def test_a_reply_that_is_cut_off_is_told(server, flowrun):
+    server.other, server.missing = (200, b"[1, 2"), 1
+    assert flowrun("pipeline", "list") == (
+        1,
+        "",
+        f"http://127.0.0.1:{server.server_port}: the reply ended early: peer closed connection without "
+        "sending complete message body (received 5 bytes, expected 6)",
+    )
