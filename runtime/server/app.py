@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the endpoints.
 
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -205,7 +206,7 @@ async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = described(request.scope["path"])  # `request.url` needs a Host header that can be one
     text = {
-        404: f"no such path {path}; GET / lists all",
+        404: f"no such path {path}{_near(request)}; GET / lists all",
         405: f"{request.method} is not for {path}; GET / lists all",
     }.get(error.status_code, error.detail)
     headers = dict(error.headers or {}) | (_allowed(request) if error.status_code == 405 else {})
@@ -214,11 +215,25 @@ async def _not_found(request: Request, error: Exception) -> Response:
 
 def _allowed(request: Request) -> dict[str, str]:
     """All methods of the path: each of its routes knows one of them."""
-    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    path = _own_path(request)
     for template, operations in request.app.openapi()["paths"].items():
         if compile_path(template)[0].match(path):
-            return {"Allow": ", ".join(sorted(map(str.upper, operations)))}
+            methods = {*map(str.upper, operations), *(("HEAD",) if "get" in operations else ())}
+            return {"Allow": ", ".join(sorted(methods))}
     return {}
+
+
+def _near(request: Request) -> str:
+    """The path that is the same but for its slashes and its case."""
+    plain = re.sub("/+", "/", _own_path(request)).rstrip("/").lower()
+    known = plain in request.app.openapi()["paths"]
+    return f" (did you mean {plain!r}?)" if known else ""
+
+
+def _own_path(request: Request) -> str:
+    """The path as the app has it, without what a proxy has put before it."""
+    path: str = request.scope["path"]
+    return path.removeprefix(request.scope.get("root_path", ""))
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

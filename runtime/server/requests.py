@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["BODY_LIMIT", "described_body", "json_body", "json_object", "raw_body"]
 
 BODY_LIMIT = 256 << 10
+_PASSED_OVER = 16 << 20
+"""Most bytes that are read of a body that is too large: a client that is still sending when the
+connection is closed gets no reply."""
 
 
 def described_body(schema: dict[str, Any]) -> dict[str, Any]:
@@ -32,15 +35,18 @@ async def json_body(request: Request) -> dict[str, Any]:
 
 async def raw_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
     """The request's body; `ApiError` if it is too large."""
-    too_large = ApiError(413, f"the body is larger than {limit} bytes")
-    if int(request.headers.get("content-length", "0")) > limit:
-        raise too_large
+    size, most = 0, limit + _PASSED_OVER
     raw = bytearray()
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > limit:
-            raise too_large
-    return bytes(raw)
+    if int(request.headers.get("content-length", "0")) <= most:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size <= limit:
+                raw += chunk
+            elif size > most:
+                break
+        if size <= limit:
+            return bytes(raw)
+    raise ApiError(413, f"the body is larger than {limit} bytes")
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
@@ -52,7 +58,7 @@ def json_object(raw: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise ApiError(400, f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
-        raise ApiError(422, f"the body must be a JSON object, got {type(body).__name__}")
+        raise ApiError(422, f"the body must be a JSON object, got {described(body)}")
     return body
 
 

@@ -22,13 +22,17 @@ def test_unknown_path_and_method_are_said_in_json(quiet_http):
         404,
         {"error": "no such path '/api/v1/x'; GET / lists all"},
     )
+    reply = quiet_http.get("/api/v0/report/")
+    assert reply.json()["error"] == (
+        "no such path '/api/v0/report/' (did you mean '/api/v0/report'?); GET / lists all"
+    )
     reply = quiet_http.get("/api/v0/pipeline/stop")
     assert (reply.status_code, reply.json()) == (
         405,
         {"error": "GET is not for '/api/v0/pipeline/stop'; GET / lists all"},
     )
     reply = quiet_http.put("/api/v0/inference/settings")
-    assert (reply.status_code, reply.headers["allow"]) == (405, "GET, POST")
+    assert (reply.status_code, reply.headers["allow"]) == (405, "GET, HEAD, POST")
 
 
 def test_head_is_get_without_the_body_and_ends(run, quiet_http):

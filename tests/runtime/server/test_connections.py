@@ -339,3 +339,15 @@ def test_a_run_outlives_more_half_open_connections_than_it_has_descriptors(tmp_p
     finally:
         run.kill()
         run.communicate()
+
+
+@pytest.mark.parametrize("path", ["inference/settings", "publish/cam0.number"])
+def test_who_sends_too_much_is_told_though_it_sends_all_of_it(connect, path):
+    body = bytes(9 << 20)
+    client = connect()
+    client.sendall(
+        f"POST /api/v0/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n".encode()
+    )
+    client.sendall(body)
+    assert reply(client)[0] == 413

@@ -47,7 +47,7 @@ def test_settings_go_to_every_task_with_the_key(run, http):
             "vlm.prompt: must be a text; got 7",
         ),
         (422, "{}", "nothing to set; keys that may be set: prompt, max_new_tokens"),
-        (422, "[1]", "the body must be a JSON object, got list"),
+        (422, "[1]", "the body must be a JSON object, got a list"),
         (
             400,
             '{"prompt": ',
@@ -300,7 +300,7 @@ def test_a_message_is_published(run, http):
     [
         (404, "x", "", "{}", "unknown port 'x'; ports to publish on: cam0.image, cam0.number"),
         (422, "cam0.number", "", '{"valu": 3}', "IntMsg has no field 'valu'; fields: value"),
-        (422, "cam0.number", "", "3", "the body must be a JSON object, got int"),
+        (422, "cam0.number", "", "3", "the body must be a JSON object, got 3"),
         (400, "cam0.number", "", "{", "the body is not JSON: EOF while parsing an object at line 1 "
          "column 1"),
         (422, "cam0.number?tov_ns=-1", "", "{}", "tov_ns: Input should be greater than or equal to 0, "
