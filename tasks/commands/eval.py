@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from flowrun.runtime.atomic import require_place
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.printing import print_text
-from flowrun.tasks.commands.recorded import add_runs, labels_of_runs, shown_progress
+from flowrun.tasks.commands.recorded import add_runs, kept_results, labels_of_runs, shown_progress
 
 __all__ = ["add_parser", "run"]
 
@@ -85,7 +84,6 @@ def run(args: argparse.Namespace) -> int:
 
     from flowrun.runtime.printing import print_json
     from flowrun.runtime.testbench.folders import find_runs
-    from flowrun.runtime.testbench.store import Store, store_path
     from flowrun.tasks.evaluation.evaluate import evaluate
     from flowrun.tasks.evaluation.leaderboard import as_json, as_text, write_report
     from flowrun.tasks.evaluation.variants import variants_of
@@ -100,9 +98,8 @@ def run(args: argparse.Namespace) -> int:
     labels = None
     if args.labels is not None:
         labels = labels_of_runs(runs, Path(args.labels) if args.labels else None)
-    path = args.cache or store_path(os.environ)
     with (
-        nullcontext() if args.no_cache else Store(path) as store,
+        nullcontext() if args.no_cache else kept_results(args.cache) as store,
         shown_progress("answers") as progress,
     ):
         found = evaluate(

@@ -1,8 +1,10 @@
-"""What the verbs about recorded runs share: which runs, their labels, a bar of what is done."""
+"""What the verbs about recorded runs share: which runs, their labels, results that are kept, a bar of
+what is done."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +16,9 @@ from flowrun.runtime.wording import one_line
 
 if TYPE_CHECKING:
     from flowrun.runtime.recorded.labels import Label
+    from flowrun.runtime.testbench.store import Store
 
-__all__ = ["add_runs", "labels_of_runs", "shown_progress"]
+__all__ = ["add_runs", "kept_results", "labels_of_runs", "shown_progress"]
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +52,26 @@ def labels_of_runs(runs: Sequence[Path], file: Path | None) -> dict[Path, list[L
     for problem in told:
         print_text(one_line(f"left out: {problem}"), file=sys.stderr)
     return found
+
+
+@contextmanager
+def kept_results(path: Path | None) -> Iterator[Store | None]:
+    """Yields the store of results in the file at `path`, or if that is None the user's own. Where the
+    user's own cannot be kept, as below a home that cannot be written, stderr says so, and it yields
+    None."""
+    from flowrun.runtime.errors import UsageError
+    from flowrun.runtime.testbench.store import Store, store_path
+
+    try:
+        store = Store(path or store_path(os.environ))
+    except UsageError as error:
+        if path is not None:
+            raise
+        print_text(one_line(f"what is computed now is not kept: {error}"), file=sys.stderr)
+        yield None
+        return
+    with store:
+        yield store
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from flowrun.runtime.atomic import require_place
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.printing import print_text
 from flowrun.runtime.wording import counted, one_line
-from flowrun.tasks.commands.recorded import add_runs, shown_progress
+from flowrun.tasks.commands.recorded import add_runs, kept_results, shown_progress
 
 if TYPE_CHECKING:
     from flowrun.tasks.search.build import Sampling
@@ -92,7 +91,6 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.printing import print_json, print_table
     from flowrun.runtime.testbench.folders import find_runs
     from flowrun.runtime.testbench.hashes import Hashes
-    from flowrun.runtime.testbench.store import Store, store_path
     from flowrun.tasks.search.build import Sampling, index_name
     from flowrun.tasks.search.describing import chosen_model
     from flowrun.tasks.search.found import as_json, best, rows, thumbnails
@@ -101,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     pixels = _picture(args.query)
     sampling = Sampling(args.every, args.differ)
-    with Store(store_path(os.environ)) as store:
+    with kept_results(None) as store:
         model = chosen_model(args.model, args.prompt, Hashes(store))
     folders: dict[Path, dict[str, Path]] = {}
     for path in find_runs(args.runs):

@@ -207,6 +207,24 @@ def test_on_a_full_disk_the_leaderboard_comes_and_says_what_is_not_kept(recorded
     ]
 
 
+def test_where_nothing_can_be_kept_the_leaderboard_comes_all_the_same(
+    recorded, tmp_path, here, monkeypatch, capsys
+):
+    (tmp_path / "flowrun").write_text("a file, where the folder of the cache would be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    words = ["eval", str(recorded), "--task", "says", "--json"]
+    assert main(words) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["standings"][0]["share"] == 1
+    path = tmp_path / "flowrun" / "results.sqlite"
+    assert printed.err == (
+        f"what is computed now is not kept: {path}: no results can be kept there: [Errno 17] File "
+        f"exists: '{path.parent}'; choose another folder\n"
+    )
+    assert main([*words, "--cache", str(path)]) == 2
+    assert "no results can be kept there" in capsys.readouterr().err
+
+
 def test_a_shadow_is_no_recorded_truth():
     def topic(task: str, port: str, kind: str, encoding: str) -> Topic:
         return Topic(f"/{task}/{port}", encoding, kind, "", b"", {"task": task, "port": port})
