@@ -7,6 +7,8 @@
 | `recorder.py`   | the run that a replay writes                                           |
 | `report.py`     | all differences, as JSON or on a page                                  |
 | `page.py`       | a page of differences, of one file (`page.html`)                       |
+| `about.py`      | the picture that a message is about                                    |
+| `values.py`     | values of messages as reports show them                                |
 | `verify.py`     | finds tasks whose `freeze` forgets something                           |
 | `violations.py` | faults that make a task fail, and the fewest of them                    |
 | `faults.py`     | messages that do not come, come late or twice                          |

@@ -6,9 +6,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import math
-import re
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -22,12 +19,13 @@ from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
 from flowrun.runtime.atomic import whole_file
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.pictures.encode import jpeg
 from flowrun.runtime.recorded.frames import Frames
+from flowrun.runtime.replay.about import PictureTimes, nearest_pictures
 from flowrun.runtime.replay.compare import Difference, Recorded
 from flowrun.runtime.replay.page import Entry, Page, Series
 from flowrun.runtime.replay.replay import Replay, ReplayReport
+from flowrun.runtime.replay.values import fields_of, kind_of, numbers_of, plain
 from flowrun.runtime.wording import counted
 
 __all__ = ["DifferenceReport"]
@@ -36,9 +34,10 @@ _WIDTH = 360
 """The greatest width and height of a picture on the page, in pixels."""
 _WINDOW = 1000
 """Number of cycles before a message's own in which its picture is looked for."""
+_MOST_NUMBERS = 64
+"""Of an array that is shown; of a larger one its type and shape."""
 _TEXT = 2000
 """Number of characters of a value that are shown."""
-_NUMBER = re.compile(r"\s*-?\d{1,9}(\.\d+)?\s*")
 
 
 @dataclass(slots=True)
@@ -72,7 +71,7 @@ class DifferenceReport:
         self._entries: list[_Entry] = []
         self._most_pictures = most_pictures
         self._pictures_left = most_pictures
-        self._images = _images_of(replay.plan)
+        self._images = nearest_pictures(replay.plan)
         self._values: dict[str, list[tuple[int, float | None, float | None]]] = defaultdict(list)
         """By task, port and field, the time and both values of each message with a number."""
         (hook or replay.hook)(on_difference=self._take, on_message=self._note_values)
@@ -80,10 +79,10 @@ class DifferenceReport:
     def _take(
         self, difference: Difference, recorded: Recorded | None, made: Message | None
     ) -> None:
-        before = None if recorded is None or made is None else _fields_of(recorded, made)
+        before = None if recorded is None or made is None else fields_of(recorded, made)
         now = None if made is None or not made.present else dict(made.all_fields())
         measured: frozenset[str] = frozenset() if made is None else made.measured_fields
-        was, is_now = (_plain(fields, but=measured) for fields in (before, now))
+        was, is_now = (plain(fields, but=measured, most=_MOST_NUMBERS) for fields in (before, now))
         tov_ns = 0 if recorded is None else recorded.tov_ns
         if made is not None and made.present:
             tov_ns = made.tov_ns
@@ -107,10 +106,10 @@ class DifferenceReport:
         time_ns = self._replay.time_ns
         if time_ns is None or isinstance(made, ImageRgb8Msg):
             return
-        now = _numbers(dict(made.all_fields())) if made.present else {}
+        now = numbers_of(dict(made.all_fields())) if made.present else {}
         was = now
         if difference is not None:
-            was = {} if recorded is None else _numbers(_fields_of(recorded, made))
+            was = {} if recorded is None else numbers_of(fields_of(recorded, made))
         for name in {**was, **now}:
             if name not in made.measured_fields:
                 self._values[f"{task}.{port} {name}"].append(
@@ -151,18 +150,14 @@ class DifferenceReport:
         ]
         if not about:
             return
-        at: dict[tuple[str, int], list[int]] = {}
         first = min(it.difference.cycle for it in about) - _WINDOW
-        for record in log.cycles(max(0, first), max(it.difference.cycle for it in about) + 1):
-            for topic, tov_ns, _ in record.entries:
-                if topic in wanted:
-                    at.setdefault((topic, tov_ns), []).append(record.cycle)
+        last = max(it.difference.cycle for it in about)
+        times = PictureTimes(log, wanted, start=max(0, first), end=last + 1)
         for entry in about:
             topic, cycle = self._images[entry.difference.task], entry.difference.cycle
-            cycles = at.get((topic, entry.tov_ns), [])
-            place = bisect_right(cycles, cycle)
-            if place and cycles[place - 1] >= cycle - _WINDOW:
-                entry.frame = topic, cycles[place - 1]
+            found = times.last(topic, entry.tov_ns, cycle)
+            if found is not None and found >= cycle - _WINDOW:
+                entry.frame = topic, found
         self._read_pictures([it for it in about if it.frame is not None])
 
     def _read_pictures(self, entries: list[_Entry]) -> None:
@@ -258,7 +253,12 @@ class DifferenceReport:
             difference.cycle,
             (entry.time_ns - begin_ns) / 1e9,
             f"{difference.task}.{difference.port}" if difference.port else difference.task,
-            _kind(entry),
+            kind_of(
+                difference.field,
+                entry.recorded,
+                entry.replayed,
+                is_picture="pixels" in (entry.replayed or ()),
+            ),
             was,
             now,
             rows,
@@ -302,94 +302,6 @@ def _rows(entry: _Entry) -> list[tuple[str, str, str, bool]]:
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= _TEXT else f"{text[:_TEXT]}…"
-
-
-def _fields_of(recorded: Recorded, made: Message) -> dict[str, Any]:
-    try:
-        return made.decode_fields(recorded.payload)
-    except ValueError:
-        return {"bytes": f"{len(recorded.payload)} bytes that are not a {type(made).__name__}"}
-
-
-def _plain(fields: dict[str, Any] | None, *, but: frozenset[str]) -> dict[str, Any] | None:
-    """Fields as JSON holds them; large arrays by type and shape."""
-    if fields is None:
-        return None
-    return {name: _plain_value(value) for name, value in fields.items() if name not in but}
-
-
-def _plain_value(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        if value.size <= 64 and value.dtype.kind in "biuf":
-            return [_plain_value(item) for item in value.tolist()]
-        return f"{value.dtype} {list(value.shape)}"
-    if isinstance(value, bytes):
-        return f"{len(value)} bytes"
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    if isinstance(value, list):
-        return [_plain_value(item) for item in value]
-    if isinstance(value, dict):
-        return {str(name): _plain_value(item) for name, item in value.items()}
-    return value
-
-
-def _images_of(plan: Plan) -> dict[str, str]:
-    """For each task, the topic of the pictures that reach it over the fewest connections."""
-    found: dict[str, str] = {}
-    distance: dict[str, int] = {}
-    for step in plan.steps:
-        best: tuple[int, str] | None = None
-        for argument in step.arguments:
-            if not argument.port.is_input or argument.slot is None:
-                continue
-            slot = plan.slots[argument.slot]
-            if issubclass(slot.message_type, ImageRgb8Msg):
-                candidate = (0, slot.topic)
-            elif slot.task_id in found:
-                candidate = (distance[slot.task_id] + 1, found[slot.task_id])
-            else:
-                continue
-            best = candidate if best is None else min(best, candidate)
-        if best is not None:
-            distance[step.task.id], found[step.task.id] = best
-    return found
-
-
-def _numbers(fields: dict[str, Any]) -> dict[str, float]:
-    """What of a message may be plotted: its numbers, texts that are a number, how many there are of what
-    it lists; but for what says which frame it is about."""
-    found: dict[str, float] = {}
-    for name, value in fields.items():
-        if name.startswith("frame_"):
-            continue
-        number: Any = value
-        if isinstance(value, str):
-            number = float(value) if _NUMBER.fullmatch(value) else None
-        elif isinstance(value, list):
-            name, number = f"number of {name}", len(value)  # noqa: PLW2901
-        if isinstance(number, (bool, int, float, np.number)) and math.isfinite(number):
-            found[name] = float(number)
-    return found
-
-
-def _kind(entry: _Entry) -> str:
-    """What kind of difference it is, in a word."""
-    difference = entry.difference
-    if difference.field == "error":
-        return "error"
-    if difference.field == "tov_ns":
-        return "time"
-    if entry.recorded is None or entry.replayed is None:
-        return "missing" if entry.replayed is None else "besides"
-    if "pixels" in entry.replayed:
-        return "picture"
-    if "boxes" in entry.replayed:
-        return "boxes"
-    value = entry.replayed.get(difference.field)
-    if isinstance(value, (bool, int, float)):
-        return "number"
-    return "text" if isinstance(value, str) else "value"
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> bytes:

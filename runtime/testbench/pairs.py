@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from flowrun.msgs.image import ImageRgb8Msg
-from flowrun.msgs.message import Message
+from flowrun.runtime.replay.about import PictureTimes
 
 if TYPE_CHECKING:  # who reads answers that are known needs no graph
-    from flowrun.runtime.graph.plan import Plan
     from flowrun.runtime.log.reader import Log
-    from flowrun.runtime.replay.compare import Difference, Recorded
+    from flowrun.runtime.replay.compare import Difference
 
-__all__ = ["Pair", "PictureAt", "fields_of", "pictures_before", "plain", "with_pictures"]
-
-_MOST_NUMBERS = 4096
-"""Numbers of an array that are kept; of a larger one its type and shape."""
+__all__ = ["Pair", "PictureAt", "with_pictures"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,82 +61,6 @@ class Pair:
     tov_ns: int = 0
 
 
-def fields_of(recorded: Recorded, made: Message) -> dict[str, Any]:
-    """The fields of a recorded message, decoded as the class of `made`."""
-    try:
-        return made.decode_fields(recorded.payload)
-    except ValueError:
-        return {"bytes": f"{len(recorded.payload)} bytes that are not a {type(made).__name__}"}
-
-
-def plain(
-    fields: Mapping[str, Any] | None, *, but: Iterable[str] = (), most: int = _MOST_NUMBERS
-) -> dict[str, Any] | None:
-    """Fields as JSON and msgpack hold them; arrays of up to `most` numbers as lists, larger ones by type
-    and shape.
-
-    but: names that are left out.
-    """
-    if fields is None:
-        return None
-    left_out = frozenset(but)
-    return {
-        name: value if value is None or isinstance(value, (str, int)) else _plain(value, most)
-        for name, value in fields.items()
-        if name not in left_out
-    }
-
-
-def _plain(value: Any, most: int) -> Any:
-    if value is None or isinstance(value, (str, int)):
-        return value
-    if isinstance(value, np.ndarray):
-        if value.size <= most and value.dtype.kind in "biuf":
-            return _plain(value.tolist(), most)
-        return f"{value.dtype} {list(value.shape)}"
-    if isinstance(value, (bytes, memoryview)):
-        return f"{len(value)} bytes"
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    if isinstance(value, list):
-        return [_plain(item, most) for item in value]
-    if isinstance(value, dict):
-        return {str(name): _plain(item, most) for name, item in value.items()}
-    return value
-
-
-def pictures_before(plan: Plan) -> dict[tuple[str, str], list[str]]:
-    """For each output, as task and port, the topics of the pictures that reach it, the likeliest first:
-    that of the input after which a port is named, as "left" for "left_answer", then over the fewest
-    connections."""
-    reaching: dict[str, dict[str, int]] = {}
-    found: dict[tuple[str, str], list[str]] = {}
-    for step in plan.steps:
-        task = step.task.id
-        near: dict[str, int] = {}
-        by_input: dict[str, dict[str, int]] = {}
-        for argument in step.arguments:
-            if not argument.port.is_input or argument.slot is None:
-                continue
-            slot = plan.slots[argument.slot]
-            is_picture = issubclass(slot.message_type, ImageRgb8Msg)
-            own = {slot.topic: 0} if is_picture else reaching.get(slot.task_id, {})
-            by_input[argument.port.name] = own
-            for topic, distance in own.items():
-                near[topic] = min(distance + 1, near.get(topic, distance + 1))
-        reaching[task] = near
-        ordered = sorted(near, key=lambda topic: near[topic])
-        for slot in plan.slots:
-            if slot.task_id != task:
-                continue
-            first = max(
-                (name for name in by_input if slot.port.startswith(f"{name}_")), key=len, default=""
-            )
-            named = sorted(by_input.get(first, {}), key=lambda topic: near[topic])
-            found[task, slot.port] = list(dict.fromkeys([*named, *ordered]))
-    return found
-
-
 def with_pictures(
     pairs: Sequence[Pair], log: Log, topics: Mapping[tuple[str, str], list[str]]
 ) -> list[Pair]:
@@ -157,23 +73,15 @@ def with_pictures(
     wanted = {name for pair in pairs for name in topics.get((pair.task, pair.port), ())} & there
     if not wanted:
         return list(pairs)
-    at: dict[tuple[str, int], list[int]] = {}
-    last = max(pair.cycle for pair in pairs)
-    for record in log.cycles(end=last + 1):
-        for topic, tov_ns, _ in record.entries:
-            if topic in wanted:
-                at.setdefault((topic, tov_ns), []).append(record.cycle)
-    return [replace(pair, picture=_picture(pair, topics, at)) for pair in pairs]
+    times = PictureTimes(log, wanted, end=max(pair.cycle for pair in pairs) + 1)
+    return [replace(pair, picture=_picture(pair, topics, times)) for pair in pairs]
 
 
 def _picture(
-    pair: Pair,
-    topics: Mapping[tuple[str, str], list[str]],
-    at: Mapping[tuple[str, int], list[int]],
+    pair: Pair, topics: Mapping[tuple[str, str], list[str]], times: PictureTimes
 ) -> PictureAt | None:
     for topic in topics.get((pair.task, pair.port), ()):
-        cycles = at.get((topic, pair.tov_ns), ())
-        before = bisect_right(cycles, pair.cycle)
-        if before:
-            return PictureAt(topic, cycles[before - 1])
+        cycle = times.last(topic, pair.tov_ns, pair.cycle)
+        if cycle is not None:
+            return PictureAt(topic, cycle)
     return None

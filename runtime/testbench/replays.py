@@ -23,11 +23,13 @@ from flowrun.runtime.errors import LogError
 from flowrun.runtime.graph.find import importable
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures.encode import jpeg
+from flowrun.runtime.replay.about import pictures_before
 from flowrun.runtime.replay.compare import Difference, Recorded
 from flowrun.runtime.replay.cycles import ReplayReport
 from flowrun.runtime.replay.replay import Replay, Tolerance
+from flowrun.runtime.replay.values import fields_of, plain
 from flowrun.runtime.run.log_lines import drop_logs
-from flowrun.runtime.testbench.pairs import Pair, fields_of, pictures_before, plain, with_pictures
+from flowrun.runtime.testbench.pairs import Pair, with_pictures
 from flowrun.runtime.testbench.spread import Broken, Done, cores, spread
 
 __all__ = ["Job", "Replayed", "collected", "replay_of", "replay_one", "replay_runs"]

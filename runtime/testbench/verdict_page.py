@@ -12,6 +12,7 @@ from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.recorded.frames import Frames
 from flowrun.runtime.replay.page import Board, Entry, Page
+from flowrun.runtime.replay.values import kind_of
 from flowrun.runtime.testbench.golden import Verdict
 from flowrun.runtime.testbench.pairs import Pair
 from flowrun.runtime.testbench.verdict_files import headline
@@ -99,22 +100,9 @@ def _entry(run: int, pair: Pair, verdict: Verdict, pictures: dict[str, bytes]) -
 
 
 def _kind(pair: Pair) -> str:
-    """What kind of difference it is, in a word."""
     assert pair.difference is not None
-    if pair.kind == "error" or pair.difference.field == "error":
-        return "error"
-    if pair.difference.field == "tov_ns":
-        return "time"
-    if pair.recorded is None or pair.now is None:
-        return "missing" if pair.now is None else "besides"
-    if pair.shown:
-        return "picture"
-    if "boxes" in pair.now:
-        return "boxes"
-    value = pair.now.get(pair.difference.field)
-    if isinstance(value, (bool, int, float)):
-        return "number"
-    return "text" if isinstance(value, str) else "value"
+    field = "error" if pair.kind == "error" else pair.difference.field
+    return kind_of(field, pair.recorded, pair.now, is_picture=bool(pair.shown))
 
 
 def _text(value: Any) -> str:

@@ -18,8 +18,8 @@ from flowrun.runtime.graph.find import importable
 from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.graph import recorded_graph, with_config
+from flowrun.runtime.replay.values import plain
 from flowrun.runtime.run.log_lines import drop_logs
-from flowrun.runtime.testbench.pairs import plain
 from flowrun.tasks.evaluation.recorded import MOST_NUMBERS
 
 __all__ = ["Piece", "bound_task", "worker"]

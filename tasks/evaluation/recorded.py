@@ -21,7 +21,8 @@ from flowrun.runtime.log.slab.format import CODEC, CONTROL_TOPIC, crc32
 from flowrun.runtime.log.values import decode
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.recorded.graph import graph_of
-from flowrun.runtime.testbench.pairs import PictureAt, plain
+from flowrun.runtime.replay.values import plain
+from flowrun.runtime.testbench.pairs import PictureAt
 from flowrun.runtime.wording import listed, nearest
 
 __all__ = [

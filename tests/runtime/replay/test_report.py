@@ -17,10 +17,12 @@ from flowrun.msgs import ImageRgb8Msg, IntMsg, Message
 from flowrun.msgs.difference import ArrayDifference
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay import report as module
+from flowrun.runtime.replay.about import nearest_pictures
 from flowrun.runtime.replay.compare import Difference, Recorded, Tolerance
 from flowrun.runtime.replay.page import Entry, Page, Series
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.replay.report import DifferenceReport
+from flowrun.runtime.replay.values import plain
 from flowrun.runtime.task import Context, Input, Output, Task
 from support import helpers
 from support.helpers import START_NS, plan_of, record
@@ -290,7 +292,7 @@ def test_every_kind_of_value_is_shown_and_what_differs_comes_first(log, tmp_path
     ],
 )
 def test_what_json_does_not_know_is_put_in_words(value, shown):
-    assert module._plain_value(value) == shown
+    assert plain({"it": value}, most=64) == {"it": shown}
 
 
 def test_a_long_value_is_cut(log, tmp_path):
@@ -388,7 +390,7 @@ def test_the_picture_of_a_task_may_be_at_any_of_its_inputs(tmp_path, monkeypatch
     monkeypatch.setattr(message_tasks, "Says", Marks, raising=False)
     tasks = "n=Numbers(limit: 4); c=Camera; s=message_tasks.Says; x=Scale"
     plan = plan_of(tmp_path, tasks, "n > s.number; c > s.image: ImageRgb8Msg; s > x")
-    assert module._images_of(plan) == {"s": "/c/image", "x": "/c/image"}
+    assert nearest_pictures(plan) == {"s": "/c/image", "x": "/c/image"}
 
 
 def test_200_pictures_are_shown_if_nobody_says_how_many(log, tmp_path):
@@ -473,7 +475,7 @@ def test_the_picture_of_a_task_is_the_nearest_upstream(tmp_path, monkeypatch):
         "c > d: ImageRgb8Msg; d > r: ImageRgb8Msg; n > r.number; k > q: ImageRgb8Msg; n > q.number; "
         "r > x; q > y; n > u; r > s.a; y > s.b; x > t.a; q > t.b; q > v.a; r > v.b",
     )
-    assert module._images_of(plan) == {
+    assert nearest_pictures(plan) == {
         "d": "/c/image",
         **dict.fromkeys("rxsv", "/d/darker"),  # v: as near as the other, and first by name
         **dict.fromkeys("qyt", "/k/image"),
