@@ -177,8 +177,11 @@ def _open_file(config: VideoSettings, graph_dir: Path) -> Any:
     import av
 
     found = find_file(config.address, config.uri, graph_dir)
-    if found.pictures:
+    if found.pictures and not (found.pictures == (found.path,) and _is_animated(found.path)):
         return _open_pictures(config, found.pictures)
+    if found.pictures and config.fps is not None:
+        text = f"{str(found.path)!r} is an animated PNG, which has its own rate; leave fps out"
+        raise VideoError(text)
     if found.is_pipe:
         return _open_pipe(config, found.path)
     options = config.ffmpeg_options
@@ -187,6 +190,17 @@ def _open_file(config: VideoSettings, graph_dir: Path) -> Any:
     except (av.error.FFmpegError, ValueError) as error:
         text = f"cannot read the video {str(found.path)!r}{_with(config)}: {reason_of(error)}"
         raise VideoError(text, code="codec") from error
+
+
+def _is_animated(path: Path | None) -> bool:
+    """Whether a PNG is a film: most programs that write one call it .png too."""
+    import av
+
+    try:
+        with av.open(f"{_FILE}{path}", options={"pattern_type": "none"}) as opened:
+            return bool(opened.format.name == "apng")
+    except (av.error.FFmpegError, ValueError):
+        return False
 
 
 def _open_pictures(config: VideoSettings, files: tuple[Path, ...]) -> PictureFiles:

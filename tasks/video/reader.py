@@ -242,6 +242,10 @@ class Reader:
             pass
         except VideoError as failed:
             error = failed
+        except OSError as failed:  # such as of a picture of a folder that was removed meanwhile
+            code = "not_found" if isinstance(failed, FileNotFoundError) else "failed"
+            text = f"cannot read {str(failed.filename or self.name)!r}: {reason_of(failed)}"
+            error = VideoError(text, code=code)
         except Exception as failed:  # noqa: BLE001  # reaches the cycle through `error`
             error = VideoError(f"{self.name!r}: reading failed: {type(failed).__name__}: {failed}")
         finally:

@@ -20,6 +20,7 @@ import av
 import numpy as np
 import pytest
 import structlog
+from PIL import Image
 
 from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime.log.reader import Log
@@ -312,6 +313,20 @@ def test_a_film_is_no_single_picture(tmp_path: Path) -> None:
     assert error_of(tmp_path, source_uri="a.jpg") == f"'{tmp_path}/a.jpg' {text}"
     with answering(lambda _: data) as web:
         assert error_of(tmp_path, source_uri=f"{web}/a", poll_s=1) == f"'{web}/a' {text}"
+
+
+def test_an_animated_png_is_a_film_also_where_it_is_called_png(tmp_path: Path) -> None:
+    shades = [Image.new("RGB", (16, 8), (level, level, level)) for level in (0, 120, 240)]
+    shades[0].save(tmp_path / "a.png", save_all=True, append_images=shades[1:], duration=100)
+    assert levels(capture(tmp_path, source_uri="a.png")) == [0, 6, 12]
+    assert error_of(tmp_path, source_uri="a.png", fps=5) == (
+        f"'{tmp_path}/a.png' is an animated PNG, which has its own rate; leave fps out"
+    )
+    (tmp_path / "many").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "many" / "a.png")
+    assert error_of(tmp_path, source_uri="many") == (
+        f"'{tmp_path}/many/a.png' is a film (apng), not a single picture"
+    )
 
 
 def test_an_option_that_ffmpeg_lacks_is_refused(tmp_path: Path) -> None:

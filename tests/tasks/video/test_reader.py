@@ -546,6 +546,15 @@ def test_what_breaks_ends_the_source_after_its_frames(loop: bool) -> None:
     assert (container.read, container.closed) == (3, 1)
 
 
+def test_a_picture_that_is_removed_meanwhile_is_named() -> None:
+    gone = FileNotFoundError(errno.ENOENT, "No such file or directory", "frames/13.png")
+    reader = reader_of(Container(*shown(0, 1), gone))
+    assert [it.frame_id for it in started(reader)] == [0]
+    assert reader.error is not None
+    assert reader.error.code == "not_found"
+    assert str(reader.error) == "cannot read 'frames/13.png': No such file or directory"
+
+
 @pytest.mark.parametrize(
     ("error", "silent_s", "text", "code"),
     [
