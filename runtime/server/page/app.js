@@ -57,9 +57,9 @@ async function begin(complain) {
     const asked = new URLSearchParams(location.search);
     const chosen = asked.get("run") ?? run.runs[0]?.id;
     const cycle = asked.get("cycle") ?? "";
-    if (!chosen) complain("This server has no run to show.");
+    if (!chosen) run.unopened = "This server has no run to show.";
     else {
-      await run.open(chosen).catch(error => complain(why(error)));
+      await run.open(chosen).catch(error => { run.unopened = why(error); });
       if (/^\d+$/.test(cycle)) await run.look(Number(cycle));
     }
   } else if (run.served) {

@@ -87,6 +87,7 @@ export class Known {
   constructor() {
     /** @type {Connection} */ this.connection = "opening";
     /** Why a recorded run ended. @type {string | null} */ this.why = null;
+    /** Why there is no run to look at. */ this.unopened = "";
     /** @type {Report | null} */ this.report = null;
     /** @type {Graph | null} */ this.graph = null;
     /** Newest first. @type {Answers[]} */ this.answers = [];
@@ -300,6 +301,7 @@ export class Known {
   /** Show a recorded run, at its last cycle. @param {string} id */
   async open(id) {
     const run = await get(place(id));
+    this.unopened = "";
     this.recorded = id;
     this.graph = {tasks: run.tasks, cnx: run.connections};
     this.report = {
@@ -344,6 +346,7 @@ export class Known {
   get state() {
     const report = this.report;
     if (this.recorded !== null) return {state: "ended", text: "Recorded", detail: this.why ?? ""};
+    if (this.unopened) return {state: "ended", text: "No run", detail: this.unopened, bad: true};
     if (this.connection === "over" && report) {
       if (typeof report.status === "object") return {state: "ended", text: "Ended", detail: report.status.Error, bad: true};
       if (report.status === "Stopped") return {state: "ended", text: "Ended", detail: ending(report.ended ?? "")};

@@ -18,10 +18,12 @@ from support.browser import nothing_went_wrong
 from support.fake_run import FakeRun
 from support.log_writing import T0, commit, writer_of
 from support.paths import TESTS
+from support.stages import STATE, TEXT
 from support.stages import press as press_button
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
+SAID = "document.getElementById('said').innerText"
 TIMELINE = "document.querySelector('.timeline')"
 CHART = f"{TIMELINE}.querySelector('canvas')"
 
@@ -287,3 +289,29 @@ def test_the_log_of_a_run_that_goes_on_is_dragged_in(browser, tmp_path):
     finally:
         server.stop()
         run.join()
+
+
+def test_a_run_that_cannot_be_read_is_said_and_another_may_be_chosen(browser, run, tmp_path):
+    shutil.copytree(run, tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "log_0000.mcap").write_bytes(b"nothing of a log")
+    app = partial(create_view_app, RecordedRuns.at(tmp_path))
+    server = Server.start_app(app, host="127.0.0.1", port=0, token=None)
+    try:
+        for name, why in (("bad", "not an MCAP file"), ("none", "no run 'none'; runs: ")):
+            browser.open(f"{server.url}?run={name}")
+            browser.wait_for(f"{STATE} == 'ended' && {TEXT}.startsWith('No run')")
+            assert why in browser.evaluate(TEXT)
+            assert why in browser.evaluate("document.querySelector('.cameras').innerText")
+            assert violations(browser) == []
+        picker = "document.querySelector('select[aria-label=Run]')"
+        changed = f"{picker}.dispatchEvent(new Event('change', {{bubbles: true}}))"
+        browser.evaluate(f"{picker}.value = 'good'; {changed}")
+        browser.wait_for(
+            f"{TEXT}.startsWith('Recorded') && {TIMELINE}?.dataset.timeline == 'ready'"
+        )
+        browser.evaluate(f"{picker}.value = 'bad'; {changed}")
+        browser.wait_for(f"{SAID}.includes('not an MCAP file') && {picker}.value == 'good'")
+        assert browser.evaluate(TEXT).startswith("Recorded")
+    finally:
+        server.stop()

@@ -71,7 +71,7 @@ export function Cameras() {
     ${isEmpty ? html`<p class="empty">The run has no cycle: there is nothing to look at.</p>` : drawn.length
       ? html`<div class="grid of${Math.min(9, drawn.length)}">${drawn.map(channel => html`<${Screen} key=${channel.id} channel=${channel}
           live=${live} marks=${marks} several=${drawn.length > 1} alone=${alone !== null} onAlone=${() => { if (alone || drawn.length > 1) setAlone(alone ? null : channel.id); }} />`)}</div>`
-      : html`<p class="empty">${run.state.state === "ended" && !run.report ? "Nothing runs." : !run.report || !run.graph ? "Waiting for the run …" : channels.length ? "No picture is chosen." : "No task of this graph shows pictures."}</p>`}
+      : html`<p class="empty">${run.unopened ? run.unopened : run.state.state === "ended" && !run.report ? "Nothing runs." : !run.report || !run.graph ? "Waiting for the run …" : channels.length ? "No picture is chosen." : "No task of this graph shows pictures."}</p>`}
     ${(channels.length > 1 || kinds.length > 0) && html`<div class="chips">
       ${channels.length > 1 && html`<span role="group" class="chips" aria-label="Which pictures">${channels.map(({id, name}) => html`<button
         type="button" class="preset" key=${id} aria-pressed=${shown.includes(id)} onClick=${() => toggle(id)}>${name}</button>`)}</span>`}
@@ -111,7 +111,7 @@ function Screen({channel, live, several, alone, marks, onAlone}) {
     ${back ? (!then || past.error || !past.shown) && html`<span class="wait">${run.unseen || past.error || (!then && run.then ? "no picture until this moment" : "…")}</span>`
       : note ? html`<span class="wait">${note}</span>` : !live && run.moment === null ? html`<span class="wait">not live</span>`
       : waits ? html`<span class="wait">waiting for a picture …</span>` : null}
-    <figcaption><b>${channel.name}</b>
+    <figcaption><b title=${channel.name}>${channel.name}</b>
       ${behind !== null && live && run.moment === null && html`<span class="behind">answer is ${millis(behind)} behind</span>`}
       ${then && past.shown && !past.error && html`<span class="behind">${exact ? "exact" : insteadOf(past.shown, then)}</span>`}
       ${exact && early > 0 && marks.boxes && html`<span class="behind">${early * 1e6 < FRESH_NS ? `boxes are of ${millis(early)} before` : "no boxes of this picture"}</span>`}

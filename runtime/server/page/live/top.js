@@ -63,13 +63,14 @@ function Runs({say}) {
   const live = run.pipelines.length > 0;
   const others = run.runs.filter(({state}) => !(live && state === "running"));
   if (others.length + Number(live) < 2) return null;
-  /** @param {string} id */
-  const choose = id => {
-    if (id) run.open(id).catch(error => say(why(error), true));
+  /** @param {HTMLSelectElement} list */
+  const choose = list => {
+    const id = list.value;
+    if (id) run.open(id).catch(error => { say(why(error), true); list.value = run.recorded ?? ""; });
     else location.reload();  // the live run, as if the page had just been opened
   };
   return html`<select aria-label="Run" value=${run.recorded ?? ""} onFocus=${() => run.loadRuns()}
-      onChange=${(/** @type {any} */ event) => choose(event.target.value)}>
+      onChange=${(/** @type {any} */ event) => choose(event.target)}>
     ${live && html`<option value="">live</option>`}
     ${others.map(({id, state}) => html`<option key=${id} value=${id}>${id}${state === "ended" ? "" : `, ${state}`}</option>`)}
   </select>`;
