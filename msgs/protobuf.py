@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 __all__ = [
     "bytes_field",
@@ -29,11 +30,14 @@ __all__ = [
 ]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_BYTE = [bytes([value]) for value in range(0x80)]
 _LENGTHS = {_FIXED64: 8, _FIXED32: 4}
 
 
 def _varint(value: int) -> bytes:
     """`value` (>= 0) in base 128, low groups first."""
+    if 0 <= value < 0x80:
+        return _BYTE[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -42,6 +46,7 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
+@lru_cache
 def _tag(number: int, wire: int) -> bytes:
     return _varint(number << 3 | wire)
 
