@@ -7,7 +7,9 @@ read: a task reads every frame of a film, with the log off and with the camera's
 unread: it gets every frame, and looks at none; the packets are logged.
 streams: how many cameras one core takes that log 30 pictures a second, by what is decoded, and by how
 often a task reads a picture.
-latency: a live camera of 30 pictures a second; from the decoder to the entry of a task.
+latency: a live camera of 30 pictures a second; from the decoder to the entry of a task. The floor is a
+thread that decodes, puts each picture into a queue, and does nothing else. InferencePipeline converts a
+picture before it hands it over: its time begins with the converted picture, and is that of both columns.
 
 The others: PyAV in a loop (the floor decodes, and does no more); OpenCV's `VideoCapture`; the
 `InferencePipeline` of streamvision with a model that does nothing. `make bench-peers` installs those
@@ -232,8 +234,12 @@ def bench_latency() -> None:
             print(f"  {name:<20}{shown[0]:>22}{shown[1]:>24}{one.median('cpu_ms'):18.2f}")
         if size == "1080p":
             one = found["flowrun, packets"]
-            verdict("p50 of the entry", one.percentile("entered_ms", 50), MOST_P50_MS, at_most=True)
+            p50, floor = (it.percentile("entered_ms", 50) for it in (one, found[HANDED_OVER]))
+            verdict("p50 of the entry", p50, MOST_P50_MS, at_most=True)
             verdict("p99 of the entry", one.percentile("entered_ms", 99), MOST_P99_MS, at_most=True)
+            print(f"  p50 of the entry / {HANDED_OVER}: {p50 / floor:.2f}")
+            if floor > MOST_P50_MS:
+                print(f"  {MOST_P50_MS:g} ms is out of reach here: {HANDED_OVER} takes {floor:.2f}")
 
 
 def bench_streams() -> None:
