@@ -1,8 +1,11 @@
-"""A task that finds the same box in each picture, and one that says its number."""
+"""Tasks that say of each picture the same box, its number, or which pixels it has."""
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
+from numpy.typing import NDArray
 
 from flowrun.msgs import DetectionsMsg, ImageRgb8Msg, PromptResponseMsg
 from flowrun.runtime.task import Context, Input, Output, Task
@@ -32,3 +35,18 @@ class Says(Task):
         answer.prompt, answer.response = "which?", f"frame {image.frame_id}"
         answer.frame_id, answer.frame_cycle = image.frame_id, ctx.cycle
         answer.publish(tov_ns=image.tov_ns)
+
+
+class Sums(Task):
+    """The SHA-256 of the picture's pixels, and their shape."""
+
+    def process(
+        self, ctx: Context, image: Input[ImageRgb8Msg], answer: Output[PromptResponseMsg]
+    ) -> None:
+        answer.prompt, answer.response = "pixels?", sum_of(image.pixels)
+        answer.frame_id, answer.frame_cycle = image.frame_id, ctx.cycle
+        answer.publish(tov_ns=image.tov_ns)
+
+
+def sum_of(pixels: NDArray[np.uint8]) -> str:
+    return f"{pixels.shape} {hashlib.sha256(pixels.tobytes()).hexdigest()}"

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,7 +23,11 @@ from flowrun.runtime.log.shadows import compared
 from flowrun.runtime.recorded.labels import Label
 from flowrun.tasks.commands import dataset as command
 from flowrun.tasks.evaluation.dataset import write_dataset
+from support.damaged import Chunk, remux
+from support.dataset_tasks import sum_of
+from support.films import draw
 from support.helpers import plan_of, record
+from support.oriented import film
 
 CYCLES = 5
 
@@ -60,6 +68,78 @@ def test_coco_holds_boxes_and_the_pixels_that_the_task_saw(run, tmp_path):
     assert first["score"] == pytest.approx(0.5)
     captions = json.loads((tmp_path / "out" / "captions.json").read_text())["annotations"]
     assert [it["caption"] for it in captions] == [f"frame {k}" for k in range(CYCLES)]
+
+
+def lossless(size: tuple[int, int], pixel_format: str, path: Path) -> Path:
+    """A film of noise that moves, without loss, whatever the format of its pixels."""
+    width, height = size
+    noise = np.random.default_rng(7).integers(0, 255, (height, width, 3), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(
+            "ffv1", rate=10, width=width, height=height, pix_fmt=pixel_format
+        )
+        for number in range(6):
+            picture = np.roll(noise, 3 * number, 1)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            container.mux(stream.encode(frame.reformat(format=pixel_format)))
+        container.mux(stream.encode(None))
+    return path
+
+
+def of_two_sizes(path: Path) -> Path:
+    bare = path.with_suffix(".h264")
+    for size in ((64, 48), (128, 96)):
+        one = draw(path.with_name("one.h264"), size=size, frames=6)
+        with bare.open("ab") as both:
+            both.write(one.read_bytes())
+
+    def count(chunks: list[Chunk]) -> None:
+        chunks[:] = [replace(it, pts=k, dts=k) for k, it in enumerate(chunks)]
+
+    remux(bare, path, count)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "shapes"),
+    [
+        pytest.param(partial(film, orientation=6), "a.mp4", {(320, 192)}, id="rotated"),
+        pytest.param(partial(film, orientation=4), "a.mp4", {(192, 320)}, id="mirrored"),
+        pytest.param(partial(film, aspect=Fraction(4, 3)), "a.mkv", {(192, 320)}, id="aspect"),
+        pytest.param(partial(lossless, (51, 37), "yuv420p"), "a.mkv", {(37, 51)}, id="odd"),
+        pytest.param(partial(lossless, (64, 48), "gray"), "a.mkv", {(48, 64)}, id="gray"),
+        pytest.param(partial(lossless, (64, 48), "yuv420p10le"), "a.mkv", {(48, 64)}, id="10 bits"),
+        pytest.param(partial(lossless, (33, 21), "bgr0"), "a.mkv", {(21, 33)}, id="rgb"),
+        pytest.param(of_two_sizes, "a.mkv", {(48, 64), (96, 128)}, id="size changes"),
+    ],
+)
+def test_pictures_of_all_kinds_of_films_have_the_pixels_that_the_task_saw(
+    make, name, shapes, tmp_path
+):
+    path = make(path=tmp_path / name)
+    plan = plan_of(
+        tmp_path,
+        f"c=VideoCapture(source_uri: '{path}', realtime: false); a=dataset_tasks.Sums",
+        "c > a: ImageRgb8Msg",
+    )
+    _, result = record(plan, tmp_path / "run")
+    assert result.error is None
+    write_dataset([tmp_path / "run"], tmp_path / "coco", "coco", labels={})
+    write_dataset([tmp_path / "run"], tmp_path / "hf", "hf", labels={})
+    captions = json.loads((tmp_path / "coco" / "captions.json").read_text())
+    said = {it["image_id"]: it["caption"] for it in captions["annotations"]}
+    assert len(said) == len(captions["images"]) >= 6
+    assert {(it["height"], it["width"]) for it in captions["images"]} == shapes
+    for image in captions["images"]:
+        with Image.open(tmp_path / "coco" / "data" / image["file_name"]) as file:
+            pixels = np.asarray(file)
+        assert sum_of(pixels) == said[image["id"]]
+        assert (image["height"], image["width"]) == pixels.shape[:2]
+    lines = (tmp_path / "hf" / "train" / "metadata.jsonl").read_text().splitlines()
+    for row in map(json.loads, lines):
+        with Image.open(tmp_path / "hf" / "train" / row["file_name"]) as file:
+            assert sum_of(np.asarray(file)) == row["response"]
+    assert len(lines) == len(said)
 
 
 def test_hugging_face_gets_a_row_for_each_picture(run, tmp_path):
