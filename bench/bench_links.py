@@ -267,7 +267,6 @@ def catch_up(mib):
         sender = Sender(folder, at, count=CAMERAS, slab_mib=max(64, mib + 64), ships=False)
         for _ in range(mib * 2**20 // (PACKET * CAMERAS)):
             sender.commit(data)
-        sender.shipper._outs[RECEIVER].is_on = False
         sender.thread.start()
         time.sleep(1)
         pipe, process = started(receive, at, CAMERAS)
