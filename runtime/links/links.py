@@ -233,7 +233,9 @@ class Links:
                 for spread in self._spreads.values():
                     spread.look(logged)
         for out in self._in_step:
-            if any(cycle.messages[slot].present for slot in out.slots):
+            shared = self._spreads.get(out.peer.partition)
+            is_for_it = shared is None or shared.at(cycle.time.cycle) == out.peer.instance
+            if is_for_it and any(cycle.messages[slot].present for slot in out.slots):
                 out.awaited = cycle.time.cycle + 1
         if self._acknowledges_itself:
             self._guarded(partial(self._acknowledge, self._now_s()))

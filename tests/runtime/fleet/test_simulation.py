@@ -83,6 +83,17 @@ cnx:
   - {{src: cam, dst: small, msg: ImageRgb8Msg}}
 """
 """The first cycle of a gpu that is started again has what its tasks remember, and no picture."""
+FEW_IN_STEP = """\
+partitions: {a: {}, b: {}, c: {replicas: 2}}
+tasks:
+  - {id: n, type: Counter, config: {limit: 150, rate_hz: 20}, partition: a}
+  - {id: few, type: Square, rate_hz: 2, partition: b}
+  - {id: last, type: Square, partition: c}
+cnx:
+  - {src: n, dst: few, msg: IntMsg}
+  - {src: few, dst: last, msg: IntMsg, link: {deliver: lockstep}}
+"""
+"""What follows goes to another replica in a cycle that has nothing for it."""
 ALL = ",".join(FAULTS)
 pytestmark = pytest.mark.slow
 
@@ -142,6 +153,14 @@ def test_what_is_taken_up_before_the_first_picture_is_in_the_replay(
 ) -> None:
     graph.write_text(LATE_PICTURES)
     options = ["--seed", "1", "--for", "4s", "--faults", "kill,slow,cut"]
+    assert main(["simulate", str(graph), *options]) == 0, capsys.readouterr()
+
+
+def test_a_replica_is_not_waited_for_that_was_sent_nothing(
+    graph: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph.write_text(FEW_IN_STEP)
+    options = ["--seed", "11", "--for", "8s", "--faults", "kill"]
     assert main(["simulate", str(graph), *options]) == 0, capsys.readouterr()
 
 
