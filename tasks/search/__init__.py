@@ -9,6 +9,7 @@
 | `vectors.py`    | a file of vectors                                                        |
 | `index.py`      | all of these: SQLite and a file of vectors, also after a killed process  |
 | `build.py`      | fills an index from runs: what is new, on all cores                      |
+| `origins.py`    | which pictures of several processes are the same one                     |
 | `found.py`      | the pictures that fit best, as text and JSON                             |
 | `page.py`       | the same as a page with pictures                                         |
 

@@ -15,6 +15,7 @@ from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.recorded.frames import Frames
 from flowrun.tasks.search.index import Index
+from flowrun.tasks.search.origins import Origin, Origins
 from flowrun.tasks.search.pictures import Scored
 
 __all__ = ["Hit", "as_json", "best", "rows", "thumbnails"]
@@ -66,7 +67,8 @@ def best(
     vector: Any,
     count: int,
 ) -> list[Hit]:
-    """The `count` pictures of several indexes that fit best, the best first.
+    """The `count` pictures of several indexes that fit best, the best first. One that several processes
+    of a fleet have is there once, in the run of the one whose camera it is from where none fits better.
 
     indexes: each with its runs, by the name that it has for each.
     text: what is asked for; None where a picture is.
@@ -80,8 +82,8 @@ def best(
             near += [_hit(it, runs) for it in index.near(vector, _SPARE * count, runs=names)]
         if text is not None:
             saying += [_hit(it, runs) for it in index.saying(text, _SPARE * count, runs=names)]
-    near = _apart(sorted(near, key=lambda it: -it.score))
-    saying = _apart(sorted(saying, key=lambda it: -it.score))
+    with Origins() as origins:
+        near, saying = (_apart(it, origins) for it in (near, saying))
     if not near or not saying:
         return (near or saying)[:count]
     values: dict[tuple[Path, str, int], tuple[float, Hit]] = {}  # by reciprocal rank fusion
@@ -94,16 +96,29 @@ def best(
     return [hit for _, hit in ordered[:count]]
 
 
-def _apart(hits: Iterable[Hit]) -> list[Hit]:
-    """Those of which nothing near in time says the same of the same camera."""
-    kept: dict[tuple[Path, str, str], list[int]] = {}
+def _apart(hits: Iterable[Hit], origins: Origins) -> list[Hit]:
+    """The best first, without those of which something near in time says the same of the same camera,
+    and those of which another process has the picture."""
+    whence = {it: origins.of(it.path, it.topic, it.cycle) for it in hits}
+    kept: dict[tuple[object, str, str], list[int]] = {}
+    paths: dict[Origin, Path] = {}
     found = []
-    for hit in hits:
-        times = kept.setdefault((hit.path, hit.topic, hit.text), [])
+    for hit in sorted(whence, key=lambda it: (-it.score, _is_received(it, whence[it]))):
+        origin = whence[hit]
+        if origin is None:
+            times = kept.setdefault((hit.path, hit.topic, hit.text), [])
+        else:
+            times = kept.setdefault((origin.run, origin.output, hit.text), [])
+            if paths.setdefault(origin, hit.path) != hit.path:
+                continue
         if not hit.text or all(abs(hit.time_ns - it) > _NEAR_NS for it in times):
             found.append(hit)
             times.append(hit.time_ns)
     return found
+
+
+def _is_received(hit: Hit, origin: Origin | None) -> bool:
+    return origin is not None and origin.output != hit.topic.strip("/").replace("/", "_")
 
 
 def _hit(scored: Scored, runs: Mapping[str, Path]) -> Hit:

@@ -1,0 +1,79 @@
+"""A picture that several processes of a fleet have is one picture."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from flowrun.runtime.cli import main
+from flowrun.runtime.fleet.record import fleet_runs
+from flowrun.runtime.log.reader import Log
+from flowrun.tasks.search import build
+from flowrun.tasks.search.origins import Origins
+from support.in_process import spread_here
+from support.paths import TESTS
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("zenoh")
+
+GRAPH = """\
+partitions: {eye: {}, desk: {}}
+tasks:
+  - {id: cam, type: support.pictures.Camera, partition: eye, config: {limit: 12}}
+  - {id: small, type: Resize, config: {width: 16, height: 16}, partition: desk}
+cnx: [{src: cam, dst: small, msg: ImageRgb8Msg}]
+logging: {slab_size_mib: 8, section_size_mib: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("fleet")
+    (folder / "g.yaml").write_text(GRAPH)
+    done = subprocess.run(
+        [sys.executable, "-m", "flowrun.runtime.cli", "up", "g.yaml", "--port", "-1"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    [fleet] = (folder / "runs").iterdir()
+    return {it.part.partition: it.path for it in fleet_runs(fleet)}
+
+
+def test_what_was_received_is_where_it_was_made(runs: dict[str, Path]) -> None:
+    with Log(runs["desk"]) as log:
+        received = [it.cycle for it in log.messages("/from_eye/cam_image")]
+    with Log(runs["eye"]) as log:
+        made = [it.cycle for it in log.messages("/cam/image")]
+    with Origins() as origins:
+        there = [origins.of(runs["desk"], "/from_eye/cam_image", cycle) for cycle in received]
+        here = [origins.of(runs["eye"], "/cam/image", cycle) for cycle in made]
+    assert len(here) == 12
+    assert there == here
+    assert None not in here
+
+
+def test_a_search_lists_a_picture_of_a_fleet_once_with_the_run_of_its_camera(
+    runs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "spread", spread_here([]))
+    with Log(runs["eye"]) as log:
+        Image.fromarray(next(iter(log.frames("/cam/image"))).pixels).save(tmp_path / "one.png")
+    fleet = runs["eye"].parent.parent
+    options = ["--every", "0", "--differ", "0", "--index", str(tmp_path / "index"), "--json"]
+    assert main(["search", str(fleet), str(tmp_path / "one.png"), *options]) == 0
+    [found] = json.loads(capsys.readouterr().out)  # all of its pictures are alike
+    assert (Path(found["run"]).name, found["topic"]) == (runs["eye"].name, "/cam/image")
