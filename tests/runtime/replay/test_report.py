@@ -178,6 +178,23 @@ def test_of_ten_thousand_points_those_that_differ_are_drawn():
     assert sum(was != now for _, was, now in series["points"]) == 10
 
 
+def test_ten_thousand_differences_are_data_of_a_page_that_does_not_grow():
+    def page_of(number):
+        fields = [("response", "a red circle", "a blue star", True)]
+        entries = [
+            Entry(0, k, k / 30, "vlm.answer", "text", "a red circle", "a blue star", fields)
+            for k in range(number)
+        ]
+        return Page("t", "l", "c", [("r", "p")], entries).text()
+
+    few, many = page_of(1), page_of(10_100)
+    assert len(entries_of(many)) == 10_100
+    assert len(many) < 200 * 10_100
+    assert [many.count(it) for it in ("<tr", "<li", "<div")] == [
+        few.count(it) for it in ("<tr", "<li", "<div")
+    ]
+
+
 def test_nothing_of_a_run_is_markup(tmp_path):
     evil = "</script><b>\u2028"
     entry = Entry(0, 1, 0.0, evil, "text", evil, evil, [(evil, evil, evil, True)], variant=evil)

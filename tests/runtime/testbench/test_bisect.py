@@ -83,6 +83,15 @@ def test_one_of_64_commits_is_found_with_7_replays(repository, monkeypatch, firs
     assert found.trials == len(trials) <= 7
 
 
+@pytest.mark.parametrize("first", [45, 52, 59, 64])
+def test_one_of_20_commits_is_found_with_5_replays(repository, monkeypatch, first):
+    replays_by(monkeypatch, first)
+    found, trials = commits_of(repository, good="HEAD~20")
+    assert found.first is not None
+    assert found.first.name.endswith(f" Change {first}")
+    assert found.trials == len(trials) <= 5
+
+
 def test_commits_that_cannot_be_replayed_are_passed_over(repository, monkeypatch):
     replays_by(monkeypatch, 40, broken=(31, 32, 33))
     found, trials = commits_of(repository)

@@ -11,9 +11,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from flowrun.msgs import BoolMsg, DetectionsMsg, IntMsg, PromptResponseMsg
+from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import GraphError
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import plan_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import Run
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.sinks.webhook import Webhook
+from support.helpers import START_NS
 from support.sink_tasks import run_graph
 
 
@@ -203,3 +211,31 @@ def test_mistakes_are_found_before_the_run(tmp_path, config, said):
         run_graph(tmp_path, GRAPH.format(config=config))
     [problem] = raised.value.problems
     assert said in problem.message
+
+
+def test_each_alert_is_posted_once_and_by_no_replay(tmp_path):
+    text = """
+tasks:
+  - {id: cam, type: support.pictures.Camera, config: {limit: 12}}
+  - {id: says, type: support.pictures.Answer}
+  - {id: watch, type: Alert, config: {contains: ['2', '3', '8'], cooldown_s: 0.1}}
+  - {id: post, type: Webhook, config: {url: 'URL', on: every}}
+cnx:
+  - {src: cam, dst: says, msg: ImageRgb8Msg}
+  - {src: says, dst: watch, msg: PromptResponseMsg}
+  - {src: watch, dst: post, msg: AlertMsg}
+"""
+    with hook() as (url, posted):
+        spec = parse_graph(text.replace("URL", url), path=tmp_path / "g.yaml", env={})
+        run = Run(
+            plan_graph(bind(spec)),
+            clock=ManualClock(START_NS, step_ns=1000),
+            directory=tmp_path / "run",
+        )
+        assert run.run().error is None
+        with Log(tmp_path / "run") as log:
+            raised = [(it.cycle, it.fields["text"]) for it in log.messages("/watch/alert")]
+            assert Replay(log).run().first is None
+        sent = [(body["type"], body["cycle"], body["fields"]["text"]) for _, _, body in posted]
+    assert sent == [("AlertMsg", cycle, said) for cycle, said in raised]
+    assert [said for _, said in raised] == ["\u00fcn\u00ef 2", "\u00fcn\u00ef 8"]
