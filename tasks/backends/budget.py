@@ -114,7 +114,10 @@ class Spending:
                 "frames left out: the budget is spent",
                 first_cycle=self._first_cycle,
                 last_cycle=self._last_cycle,
-                **{cause.replace(" ", "_"): count for cause, count in self._left_out.items()},
+                **{
+                    f"left_out_by_{cause.replace(' ', '_')}": count
+                    for cause, count in self._left_out.items()
+                },
             )
             self._left_out.clear()
 

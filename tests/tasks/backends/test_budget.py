@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import GraphError
@@ -66,6 +68,23 @@ def test_one_slow_answer_of_a_hundred_is_no_reason_to_rest() -> None:
     assert task.asks(99, latency_ms=101)
     assert task.asks(99.1, latency_ms=101)
     assert not task.asks(99.2)
+
+
+def test_what_is_left_out_is_counted_by_cause_in_one_line() -> None:
+    task = Asking(per_hour=1)
+    assert [task.asks(at_s) for at_s in range(3)] == [True, False, False]
+    with capture_logs() as lines:
+        task.spending.report_to(structlog.get_logger())
+        task.spending.report_to(structlog.get_logger())
+    assert lines == [
+        {
+            "event": "frames left out: the budget is spent",
+            "log_level": "info",
+            "first_cycle": 0,
+            "last_cycle": 0,
+            "left_out_by_hourly_budget": 2,
+        }
+    ]
 
 
 def test_what_is_spent_is_frozen() -> None:
