@@ -123,6 +123,7 @@ function follow(complain) {
   listen(EVENTS, {
     event: (name, data) => {
       run.take(name, data);
+      if (run.replaced) location.reload();
       if (name === "ended" && !run.served) watchEnd();
     },
     opened: async () => {
@@ -134,6 +135,7 @@ function follow(complain) {
         const [report, graph] = await Promise.all([get("api/v0/report"), get("api/v0/pipeline/config")]);
         run.graph = graph;
         if (!run.over) run.takeReport(report);
+        if (run.replaced) { location.reload(); return; }
         await run.loadRuns();
       } catch (error) {
         complain(why(error));

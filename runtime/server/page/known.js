@@ -81,6 +81,7 @@ const RECENT_KEPT = 500;
 const SAMPLES_KEPT = 900;  // a quarter of an hour
 const SLOW_ANSWER_MS = 300;
 const SILENT_S = 8;        // a server that says nothing for this long may be stopped, or cut off
+const LATE_S = 5;          // a report may come after one that is newer by no more
 const ILL_MS = 30_000;     // a run counts as degraded for this long after an error
 
 export class Known {
@@ -88,6 +89,7 @@ export class Known {
     /** @type {Connection} */ this.connection = "opening";
     /** Why a recorded run ended. @type {string | null} */ this.why = null;
     /** Why there is no run to look at. */ this.unopened = "";
+    /** Whether the server has come back with another run: what is known is of the one before. */ this.replaced = false;
     /** @type {Report | null} */ this.report = null;
     /** @type {Graph | null} */ this.graph = null;
     /** Newest first. @type {Answers[]} */ this.answers = [];
@@ -160,6 +162,7 @@ export class Known {
 
   /** @param {Report} report */
   takeReport(report) {
+    this.replaced ||= this.report !== null && isOfAnotherRun(this.report, report);
     this.report = report;
     this.heardAt = performance.now();
     this.takeSettings(report.settings ?? {});
@@ -497,6 +500,10 @@ export function stateOf({phase, status, next_start_s}) {
 
 /** Where something was found: the port of a task, or the task. @param {{task: string, port?: string}} found */
 export const endOf = ({task, port}) => port ? `${task}.${port}` : task;
+
+/** Whether a report is not of the run that one before it was of. @param {Report} before @param {Report} now */
+const isOfAnotherRun = (before, now) =>
+  now.uptime_s < before.uptime_s - LATE_S || !!before.log && !!now.log && before.log.path !== now.log.path;
 
 /** The task of one end of a connection, `task` or `task.port`. @param {string} end */
 export const owner = end => String(end).split(".")[0];

@@ -122,6 +122,23 @@ def test_a_server_that_says_nothing_more_is_seen(stage, browser):
     browser.wait_for(f"{STATE} == 'running'")
 
 
+def test_a_run_that_takes_the_place_of_another_is_shown_without_its_answers(
+    stage, new_stage, browser
+):
+    stage.say("go")
+    browser.open(stage.url)
+    answers = "document.querySelectorAll('#answers li').length"
+    browser.wait_for(f"{STATE} == 'running' && {answers} > 0")
+    stage.process.kill()
+    browser.wait_for(f"{STATE} == 'gone'")
+    stage.unsay("go")  # the next one starts, and answers nothing yet
+    browser.evaluate("window.isBefore = true")
+    port = str(httpx.URL(stage.url).port)
+    new_stage(*stage.process.args[3:-4], "--port", port, *stage.process.args[-2:])
+    browser.wait_for(f"!window.isBefore && {STATE} == 'loading' && {TEXT}.startsWith('Loading')")
+    assert browser.evaluate(answers) == 0
+
+
 def test_boxes_are_drawn_over_the_pictures(stage, browser):
     stage.say("go")
     browser.open(stage.url)
