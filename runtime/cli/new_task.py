@@ -6,7 +6,8 @@ import argparse
 import keyword
 import re
 import sys
-from importlib.util import find_spec
+import sysconfig
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from flowrun.runtime.printing import print_text
 __all__ = ["add_parser", "run"]
 
 _NAME = re.compile(r"[A-Z][A-Za-z0-9]*")
+_INSTALLED = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+"""Where packages are installed. Modules of the user's own folder are not asked for."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -68,8 +71,8 @@ def _module_name(name: str) -> str:
     if (
         module in sys.stdlib_module_names
         or keyword.iskeyword(module)
-        or module == "conftest"  # pytest would take it for its own
-        or find_spec(module) is not None
+        or module in ("conftest", "flowrun")  # pytest would take the first for its own
+        or PathFinder.find_spec(module, _INSTALLED) is not None
     ):
         raise UsageError(
             f"{name!r} would need a module {module!r}, which Python has already; "
