@@ -265,9 +265,9 @@ def test_a_server_that_comes_back_is_asked_again(
 def test_a_silent_server_costs_one_answer_and_is_left_alone(
     three: list[FaultServer], connect: Any
 ) -> None:
-    backend = connect(urls(three), timeout_s=0.5)
+    backend = connect(urls(three), timeout_s=2)
     three[0].faults.append("hang")
-    assert failure(backend) == f"{three[0].base_url}: no answer within 0.5 s (timeout_s)"
+    assert failure(backend) == f"{three[0].base_url}: no answer within 2 s (timeout_s)"
     assert [ask(backend).server for _ in range(4)] == [three[n].base_url for n in (1, 2, 1, 2)]
 
 

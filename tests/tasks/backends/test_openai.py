@@ -289,11 +289,11 @@ def test_a_refused_request_is_not_tried_again(fault_server: FaultServer, connect
 def test_an_answer_that_takes_too_long_is_given_up(
     fault_server: FaultServer, connect: Any, fault: str
 ) -> None:
-    backend = connect(fault_server.base_url, timeout_s=0.3, retries=5)
+    backend = connect(fault_server.base_url, timeout_s=2, retries=5)
     fault_server.faults.append(fault)
     began = time.monotonic()
-    assert failure(backend) == f"{fault_server.base_url}: no answer within 0.3 s (timeout_s)"
-    assert time.monotonic() - began > 0.25
+    assert failure(backend) == f"{fault_server.base_url}: no answer within 2 s (timeout_s)"
+    assert time.monotonic() - began > 1.9
     assert len(fault_server.bodies) == 1
     assert ask(backend).text == "a red circle"
 
