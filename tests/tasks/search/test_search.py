@@ -96,9 +96,10 @@ def test_what_is_indexed_is_not_indexed_again_until_there_is_more(runs, here, ca
     found(capsys, runs / "drawn", "square")
     assert here == []
     shutil.copytree(runs / "drawn", runs / "other")
-    assert {it["run"] for it in found(capsys, runs, "frame 3")} == {
-        str(runs / name) for name in ("drawn", "other")
-    }
+    [run] = {
+        it["run"] for it in found(capsys, runs, "frame 3")
+    }  # a copy's pictures are the same ones
+    assert Path(run).name in ("drawn", "other")
     assert len(here) == 1
     shutil.rmtree(runs / "drawn")
     assert {it["run"] for it in found(capsys, runs, "frame 3")} == {str(runs / "other")}
