@@ -120,19 +120,23 @@ async function lookAgain(look) {
 
 /** Follow the live run. @param {(text: string) => void} complain */
 function follow(complain) {
+  const isUnseen = () => run.recorded !== null;  // a recorded run is shown in its place
   listen(EVENTS, {
     event: (name, data) => {
+      if (isUnseen()) return;
       run.take(name, data);
       if (run.replaced) location.reload();
       if (name === "ended" && !run.served) watchEnd();
     },
     opened: async () => {
-      run.connection = "open";
-      run.asked = null;  // it has been done
       run.unreachable = false;
       run.changed();
+      if (isUnseen()) return;
+      run.connection = "open";
+      run.asked = null;  // it has been done
       try {
         const [report, graph] = await Promise.all([get("api/v0/report"), get("api/v0/pipeline/config")]);
+        if (isUnseen()) return;
         run.graph = graph;
         if (!run.over) run.takeReport(report);
         if (run.replaced) { location.reload(); return; }
