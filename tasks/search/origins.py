@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.reader import Log
@@ -26,23 +25,12 @@ class Origin(NamedTuple):
     cycle: int
 
 
-class Origins:
+class Origins(ExitStack):
     """Tells where pictures were made. Logs that it reads stay open until the end of its `with`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._logs: dict[Path, Log | None] = {}
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
 
     def of(self, path: Path, topic: str, cycle: int) -> Origin | None:
         """Where the picture of a topic and a cycle of the run at `path` was made; None where its log
@@ -66,5 +54,5 @@ class Origins:
         if path not in self._logs:
             self._logs[path] = None
             with suppress(LogError):
-                self._logs[path] = self._stack.enter_context(Log(path, verify=False))
+                self._logs[path] = self.enter_context(Log(path, verify=False))
         return self._logs[path]
