@@ -32,7 +32,7 @@ from flowrun.runtime.engine.pairing import Arrivals
 from flowrun.runtime.engine.policy import restart_task
 from flowrun.runtime.engine.record import Gate, StepCall
 from flowrun.runtime.engine.restarts import Restarts
-from flowrun.runtime.engine.wakeup import Wakeup
+from flowrun.runtime.engine.wakeup import CycleWakeup
 from flowrun.runtime.events import (
     Assigned,
     Completion,
@@ -208,7 +208,7 @@ class LiveOutside:
         """The workers of background tasks, by id; added before the first cycle."""
         self.sources = {task_id: Source(SourceGate()) for task_id in sources}
         """The sources, by id."""
-        self.woken = Wakeup()
+        self.woken = CycleWakeup()
         """Set when something has come."""
         self.live: dict[str, Arrivals] = {}
         """When the sources that are live have something."""

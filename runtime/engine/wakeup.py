@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 
-__all__ = ["Wakeup"]
+__all__ = ["CycleWakeup"]
 
 
-class Wakeup:
+class CycleWakeup:
     """Whether something has come, for one thread that waits for it; any thread sets it.
 
     As a `threading.Event`, which takes 50 us longer to wake a thread that has slept: its lines of Python
