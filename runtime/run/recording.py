@@ -49,7 +49,7 @@ _SWITCH_S = 5.0
 """Seconds to wait for the cycle that runs when the log is to be stopped or begun."""
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 """The unit in which the system counts the memory of a process."""
-_NOT_NOW = "the run has ended, or a task holds the cycle up"
+_NOT_NOW = "the run is still starting, has ended, or a task holds the cycle up"
 
 
 class Recording:

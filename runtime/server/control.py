@@ -116,7 +116,8 @@ class Control:
                 **refusals(
                     {
                         **errors,
-                        409: "There is no log to stop or begin, or a task holds the cycle up.",
+                        409: "There is no log to stop or begin, the run is still starting, or a task "
+                        "holds the cycle up.",
                         503: "The run has ended.",
                     }
                 ),
