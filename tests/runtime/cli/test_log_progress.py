@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from flowrun.runtime.cli.progress import progress
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab import writer as log_slab
 from support import torture
@@ -123,6 +125,18 @@ def test_ctrl_c_ends_with_one_line_and_130(run: Path, verb: str) -> None:
     with Log(run) as log:
         assert len(list(log.cycles())) == CYCLES
         assert log.loss is None
+
+
+def test_nothing_is_shown_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = io.StringIO()
+    monkeypatch.setattr(stderr, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress("check", 10) as show:
+        assert stderr.getvalue() == ""
+        assert show is not None
+        show(5)
+        assert "check" in stderr.getvalue()
 
 
 @pytest.mark.parametrize("verb", VERBS)
