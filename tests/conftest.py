@@ -13,6 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import structlog
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 
 from flowrun.runtime.extras import load_video_libraries
 from support import fault_tasks, helpers
@@ -34,6 +35,8 @@ def pytest_configure() -> None:
     # An example may take long on a busy machine; `timeout` in pyproject.toml ends a test that hangs.
     hypothesis.settings.register_profile("unhurried", hypothesis.settings(), deadline=None)
     hypothesis.settings.load_profile("unhurried")
+    # So may a reply, for which httpx waits 5 s where a test says nothing else.
+    DEFAULT_TIMEOUT_CONFIG.read = DEFAULT_TIMEOUT_CONFIG.connect = 60
     # `make test &` and nohup let children ignore SIGINT and SIGHUP. Tests send both to theirs.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

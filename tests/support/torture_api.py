@@ -98,7 +98,7 @@ def damaged(rng: random.Random) -> bytes:
 def send(port: int, data: bytes) -> int | None:
     """The status of the first reply to `data`; None if there was none."""
     with socket.create_connection(("127.0.0.1", port)) as client:
-        client.settimeout(5)
+        client.settimeout(60)
         try:
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)

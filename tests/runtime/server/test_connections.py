@@ -49,7 +49,7 @@ def connect(small):
 
         def connect(data=b""):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", small.port)))
-            client.settimeout(10)
+            client.settimeout(60)
             client.sendall(data)
             return client
 

@@ -164,7 +164,7 @@ def test_what_is_in_force_is_shown_after_a_reload_and_to_other_viewers(stage, br
     # Somebody else changes it, and it is shown at once.
     reply = httpx.post(f"{stage.url}api/v0/inference/settings", json={"prompt": "Who is there?"})
     assert reply.status_code == 200
-    browser.wait_for(f"{prompt}.value == 'Who is there?'", timeout_s=5)
+    browser.wait_for(f"{prompt}.value == 'Who is there?'")
     browser.open(stage.url)
     browser.wait_for(f"{prompt}?.value == 'Who is there?'")
     # A preset is one press, and what was asked before is offered again.
