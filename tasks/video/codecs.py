@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ASKED", "AT_ONCE", "IN_PARTS", "LOGGED", "PALETTE", "REPEATED", "STRICT"]
+__all__ = ["ASKED", "AT_ONCE", "IN_PARTS", "LOGGED", "PALETTE", "STRICT"]
 
 LOGGED = frozenset(
     {
@@ -40,13 +40,3 @@ Of the others, some damaged films came out otherwise by several threads, without
 STRICT = frozenset({"mjpeg"})
 """Codecs whose decoders do not say that a picture is damaged unless they may refuse it, and whose
 pictures need no other: one that is refused is decoded once more, as far as it goes."""
-REPEATED = frozenset(
-    {
-        *("h264", "hevc", "vp8", "vp9", "av1"),
-        *("mpeg1video", "mpeg2video", "mpeg4", "flv1", "wmv2"),
-        *("ffv1", "png", "rawvideo"),
-    }
-)
-"""The codecs whose decoders, in one thread, make the same pictures of damaged packets each time,
-whatever was in the memory that they get. 5,040 damaged films, 129,104 pictures, were decoded with all
-memory filled with 0, 85 and 170 before (`MALLOC_PERTURB_`): none differed. Others were not tried."""

@@ -6,8 +6,8 @@ gives the same pictures, also where packets are missing or damaged. Which pictur
 is said of each; the log gets their pixels:
 
 - those before the first key frame, as of a live source that is joined in the middle;
-- those that come out after a packet was damaged, until the next section begins, where the decoder is not
-  one of `REPEATED`, or a device.
+- those that come out after a packet was damaged, until the next section begins, of a device, or of a
+  decoder that does not give them again, see `repeats`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,16 @@ from typing import Any, NamedTuple
 from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.pictures.bitstream import WHOLE
 from flowrun.runtime.pictures.planar import kept
-from flowrun.runtime.pictures.video import ContainerDecoder, LetGo, PacketDecoder, Take
+from flowrun.runtime.pictures.video import (
+    ContainerDecoder,
+    LetGo,
+    PacketDecoder,
+    Take,
+    repeats,
+)
 from flowrun.tasks.video.ahead import AheadDecoder, Cores
 from flowrun.tasks.video.by_device import DeviceDecoder
-from flowrun.tasks.video.codecs import AT_ONCE, IN_PARTS, REPEATED
+from flowrun.tasks.video.codecs import AT_ONCE, IN_PARTS
 from flowrun.tasks.video.hwaccel import Device
 from flowrun.tasks.video.incoming import Fed, Incoming, Waiting
 from flowrun.tasks.video.packets import Origin, PacketQueue
@@ -93,7 +99,6 @@ class SourceDecoder:
         self._context = stream.codec_context
         self._strict = self._incoming.strict
         codec, form = self._incoming.codec, self._incoming.form
-        self._repeats = codec in REPEATED
         is_parallel = self.logs_packets and (codec in AT_ONCE | IN_PARTS or form in WHOLE)
         self._preparing = Preparing(
             Cores(cores) if cores > 1 and is_parallel else None,
@@ -286,7 +291,7 @@ class SourceDecoder:
             decoder or PacketDecoder(described, strict=self._strict),
             self._number,
             number,
-            repeats=self._repeats and not isinstance(decoder, DeviceDecoder),
+            repeats=repeats(described) and not isinstance(decoder, DeviceDecoder),
         )
 
     def _begin_logged(self, described: VideoDecoder, first: int) -> None:

@@ -1,10 +1,10 @@
 """Sections: packets that one decoder gets from a key frame on, which the log decodes in the same way.
 
 A section begins with a key frame and a decoder that knows nothing before it. What comes of packets that
-are damaged, or that others are missing before, is the same each time where the decoder is one of
-`REPEATED`: the log gets these packets too. Of other decoders the section is no longer sure then. Where
-groups are open, the next one is a `Successor`: it is decoded besides the one before until its first
-picture shows that it is a section of its own.
+are damaged, or that others are missing before, is the same each time where the decoder `repeats`: the
+log gets these packets too. Of other decoders the section is no longer sure then. Where groups are open,
+the next one is a `Successor`: it is decoded besides the one before until its first picture shows that it
+is a section of its own.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import shutil
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,14 @@ def with_threads(count: int) -> Any:
     return Threads
 
 
-def one(originals: Path, folder: Path, kind: str, seed: int) -> collections.Counter[str]:
+def one(
+    originals: Path,
+    folder: Path,
+    kind: str,
+    seed: int,
+    *,
+    configs: Sequence[str] = CONFIGS,
+) -> collections.Counter[str]:
     """Damage one film and try it; counts what became of it."""
     from flowrun.runtime.pictures import decode
     from flowrun.tasks.video import hwaccel, reader
@@ -135,7 +143,7 @@ def one(originals: Path, folder: Path, kind: str, seed: int) -> collections.Coun
     rng = np.random.default_rng(seed)
     film = folder / f"film{Path(kind).suffix}"
     how = damaged.damaged(damaged.original(originals, kind), film, rng)
-    config = str(rng.choice(CONFIGS))
+    config = str(rng.choice(configs))
     cores = int(rng.choice([1, 2, 3, 8]))
     faults, every, stored = Faults(), 1, hwaccel._MOST_STORED
     if "hwaccel" in config:

@@ -30,6 +30,24 @@ def test_a_damaged_film_is_given_back(tmp_path: Path, kind: str, seed: int) -> N
     torture_video.one(tmp_path, _folder(tmp_path), kind, seed)
 
 
+@pytest.mark.parametrize(
+    ("kind", "decode", "seed"),
+    [
+        ("h264_b.mkv", "asked", 2),
+        ("h264_slices.ts", "asked", 2),
+        ("h265_slices.ts", "asked", 2),
+        ("h264_b.mkv", "keyframes", 15),
+        ("h264_slices.ts", "keyframes", 15),
+    ],
+)
+def test_packets_alone_give_what_is_decoded_when_it_is_read(
+    tmp_path: Path, kind: str, decode: str, seed: int
+) -> None:
+    configs = [f", decode: {decode}"]
+    counts = torture_video.one(tmp_path, _folder(tmp_path), kind, seed, configs=configs)
+    assert counts["packets"] == sum(counts[it] for it in ("packets", "planes", "raw")) > 0
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(10, 13))
 @pytest.mark.parametrize("kind", damaged.KINDS)

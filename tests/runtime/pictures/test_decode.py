@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,6 +16,11 @@ from flowrun.runtime.pictures.convert import CONVERSION
 from flowrun.runtime.pictures.decode import PictureDecoder
 from flowrun.runtime.pictures.stored import PictureEncoder, StoredPicture
 from support.packets import plain_decoder
+
+
+class Decoded(NamedTuple):
+    pixels: NDArray[np.uint8]
+    is_corrupt: bool = False
 
 
 class Scripted:
@@ -44,17 +49,17 @@ class Scripted:
         return True
 
     def _give(self, numbers: Any, take: Any) -> None:
-        take(None, None)  # a picture of no packet
+        take(None, Decoded(pixels_of(0)))  # a picture of no packet
         for number in numbers:
-            take(number, pixels_of(number + (self.ahead and number in self.lies)))
+            take(number, Decoded(pixels_of(number + (self.ahead and number in self.lies))))
 
 
 class Converter:
     def __init__(self, version: int) -> None:
         assert version == CONVERSION
 
-    def rgb(self, decoded: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return decoded
+    def rgb(self, decoded: Decoded) -> NDArray[np.uint8]:
+        return decoded.pixels
 
 
 def pixels_of(number: int) -> NDArray[np.uint8]:
@@ -315,10 +320,10 @@ def test_other_pixels_are_never_given(ahead: bool) -> None:
 def test_four_pictures_are_ready_while_one_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     converted: list[tuple[int, bool]] = []
 
-    def rgb(_: Converter, decoded: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def rgb(_: Converter, decoded: Decoded) -> NDArray[np.uint8]:
         is_main = threading.current_thread() is threading.main_thread()
-        converted.append((int(decoded[0, 0, 0]), is_main))
-        return decoded
+        converted.append((int(decoded.pixels[0, 0, 0]), is_main))
+        return decoded.pixels
 
     monkeypatch.setattr(Converter, "rgb", rgb)
     ask = plain(9).decoder(ahead=True)

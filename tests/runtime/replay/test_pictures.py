@@ -11,10 +11,10 @@ from flowrun.runtime.export.mp4 import export_mp4
 from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.pictures import video
 from flowrun.runtime.pictures.stored import PictureEncoder
 from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
-from flowrun.tasks.video import decoding
 from support import damaged, helpers
 from support.films import FILMS, codecs, draw, pictures, recorded
 from support.pictures import pictures_run
@@ -47,7 +47,7 @@ def test_a_replay_of_a_damaged_film_writes_its_pictures_as_they_were(
 ):
     """As packets alone; of a decoder that may make other pictures of damaged ones, as pixels too."""
     if not repeats:
-        monkeypatch.setattr(decoding, "REPEATED", frozenset())
+        monkeypatch.setattr(video, "REPEATED", frozenset())
     rng = np.random.default_rng(5)
     film = tmp_path / "damaged.mkv"
     source = damaged.original(tmp_path, "h264_b.mkv")

@@ -328,7 +328,7 @@ def test_codecs_of_single_pictures_are_the_cpus(tmp_path: Path) -> None:
 
 def unproven(reads: list[str] | None = None) -> UnprovenPicture:
     noted = [] if reads is None else reads
-    by_packets = AskedPicture(LAYOUT, lambda: Found(np.array([4, 5, 6], np.uint8), is_sure=True))
+    by_packets = AskedPicture(LAYOUT, lambda: Found(np.array([4, 5, 6], np.uint8)))
     data = np.array([1, 2, 3], np.uint8)
     return UnprovenPicture(LAYOUT, lambda: data, by_packets, lambda: noted.append("read"))
 
@@ -337,7 +337,7 @@ def test_what_is_read_before_the_log_takes_it_is_the_devices() -> None:
     reads: list[str] = []
     picture = unproven(reads)
     assert picture.data.tolist() == [1, 2, 3]
-    assert (picture.settle(), picture.is_read, picture.is_damaged) == (True, True, True)
+    assert (picture.settle(), picture.is_read, picture.is_sure) == (True, True, False)
     assert picture.data.tolist() == [1, 2, 3]
     assert reads == ["read"]
 
@@ -347,7 +347,7 @@ def test_what_is_read_later_is_what_the_packets_give() -> None:
     picture = unproven(reads)
     assert not picture.settle()
     assert picture.data.tolist() == [4, 5, 6]
-    assert (picture.is_read, picture.is_damaged) == (True, False)
+    assert (picture.is_read, picture.is_sure) == (True, True)
     assert reads == []
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from flowrun.msgs.image import VideoDecoder
+from flowrun.runtime.pictures import video
 from flowrun.tasks.video import decoding
 from flowrun.tasks.video.decoding import SourceDecoder
 from flowrun.tasks.video.packets import Origin
@@ -251,7 +252,7 @@ def test_the_stream_may_go_on_elsewhere() -> None:
 @pytest.fixture
 def varying(monkeypatch: pytest.MonkeyPatch) -> None:
     """A decoder that may make something else of damaged packets each time."""
-    monkeypatch.setattr(decoding, "REPEATED", frozenset())
+    monkeypatch.setattr(video, "REPEATED", frozenset())
 
 
 def damage_of(source: Source) -> list[tuple[int, bool]]:
