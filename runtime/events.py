@@ -23,6 +23,7 @@ __all__ = [
     "Event",
     "Failed",
     "Injected",
+    "Met",
     "Packets",
     "Reached",
     "Replaced",
@@ -217,6 +218,21 @@ class Reached(Event):
         return _record(self.kind, self.task, value=[self.run, self.cycle])
 
 
+@dataclass(frozen=True, slots=True)
+class Met(Event):
+    """The source has reached its sender, at first or again. A replay does not need this.
+
+    offset_ns: by how much the sender's clock was ahead.
+    """
+
+    kind: ClassVar[str] = "met"
+
+    offset_ns: int
+
+    def pack(self) -> dict[str, Any]:
+        return _record(self.kind, self.task, value=self.offset_ns)
+
+
 RESTATED = (Stays.kind, Reached.kind)
 """Kinds that repeat what earlier records said."""
 
@@ -311,6 +327,8 @@ def unpack(record: Mapping[str, Any]) -> Event:
             case Reached.kind:
                 run, cycle = value
                 return Reached(task, run, cycle)
+            case Met.kind:
+                return Met(task, int(value))
             case Failed.kind:
                 return Failed(
                     task, key, value, record.get("phase", _PROCESS), record.get("place", "")

@@ -47,7 +47,7 @@ from flowrun.runtime.engine.watch import MessageWatch
 from flowrun.runtime.engine.watchdog import Watchdog
 from flowrun.runtime.engine.whereabouts import Whereabouts
 from flowrun.runtime.errors import LogError, TaskError, UsageError
-from flowrun.runtime.events import Assigned, Failed
+from flowrun.runtime.events import Assigned, Failed, Met
 from flowrun.runtime.graph.bind import live_keys
 from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.interrupts import Interrupted
@@ -308,9 +308,9 @@ class Executor:
             with contextlib.suppress(UsageError):  # it has ended
                 self.switch(source, "paused" if is_held else "running")
 
-    def assign(self, event: Assigned) -> None:
-        """Keep with the next cycle where what is sent to other partitions goes. From any thread."""
-        self._outside.assign(event)
+    def note_link(self, event: Assigned | Met) -> None:
+        """Keep with the next cycle what has become of a link to another process. From any thread."""
+        self._outside.note_link(event)
 
     def publish(self, port: str, fields: Mapping[str, Any], *, tov_ns: int | None = None) -> bool:
         """Publish a message on a port, `TASK.PORT`, in the next cycle; see `injection.injected_message`.

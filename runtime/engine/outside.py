@@ -40,6 +40,7 @@ from flowrun.runtime.events import (
     EndOfSource,
     Event,
     Injected,
+    Met,
     Packets,
     Set,
     SourceState,
@@ -365,8 +366,8 @@ class LiveOutside:
         self.woken.set()
         return True
 
-    def assign(self, event: Assigned) -> None:
-        """Keep with the next cycle where what is sent goes from then on."""
+    def note_link(self, event: Assigned | Met) -> None:
+        """Keep with the next cycle what has become of a link to another process."""
         self._controls.append(event)
         self.woken.set()
 

@@ -46,9 +46,10 @@ class Hello(NamedTuple):
             return None
         try:
             wire, streams, now_ns = msgpack.unpackb(packed)
-            return cls(int(wire), [list(it) for it in streams], int(now_ns))
+            said = cls(int(wire), [list(it) for it in streams], int(now_ns))
         except (ValueError, TypeError, msgpack.UnpackException):
             return None
+        return said if 0 <= said.now_ns < 2**63 else None  # the log holds what it is ahead
 
 
 def misfit(said: Hello, sender: str, streams: Sequence[Stream]) -> str | None:

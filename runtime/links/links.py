@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from flowrun.runtime.clock import Clock, ManualClock, monotonic_s
 from flowrun.runtime.context import CycleTime
 from flowrun.runtime.errors import FlowrunError, worded
-from flowrun.runtime.events import Assigned, Event, Reached
+from flowrun.runtime.events import Assigned, Event, Met, Reached
 from flowrun.runtime.graph.boundary import Boundary
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.graph.spec import GraphSpec, PartId
@@ -149,8 +149,9 @@ class Links:
         """Called, on any thread, with the reason when `error` is set."""
         self.hold: Callable[[bool], None] = lambda _: None
         """Called, on the links' thread, when the run is to wait for a sender, and when no longer."""
-        self.assign: Callable[[Assigned], None] = lambda _: None
-        """Called, on the links' thread, with where what is sent goes from the next cycle on."""
+        self.note: Callable[[Assigned | Met], None] = lambda _: None
+        """Called, on any thread, with what is to be recorded in the next cycle: where what is sent goes
+        from then on, and that a sender was reached."""
         self.own_status: Callable[[], PartStatus] | None = None
         """How this process is doing, for the others; None tells them nothing."""
         self._news: News | None = None
@@ -477,6 +478,7 @@ class Links:
         misled = _misled(it)
         if misled is not None:
             self._log.warning(misled)
+        self.note(Met(it.boundary.source, it.offset_ns))
         it.is_welcome = it.incoming.receiver.is_open = True
         it.incoming.receiver.reconnected()
         self._woken.set()
@@ -592,7 +594,7 @@ class Links:
             if now_s - since_s >= _REASSIGN_S:
                 self._assigned[partition] = wanted
                 self._log.info("what is sent goes to another replica", to=f"{partition}/{wanted}")
-                self.assign(Assigned(self._sending_tasks[partition], partition, wanted))
+                self.note(Assigned(self._sending_tasks[partition], partition, wanted))
 
     def _hold_or_go_on(self) -> None:
         if self._spec.network.on_peer_lost != "hold":

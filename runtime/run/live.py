@@ -350,7 +350,7 @@ class Run:
             writer.restate = links.restate
         links.on_error = self.executor.stop
         links.hold = self.executor.hold
-        links.assign = self.executor.assign
+        links.note = self.executor.note_link
         links.own_status = self._part_status
         self.watch(links.look)
 

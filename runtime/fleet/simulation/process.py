@@ -226,7 +226,8 @@ class Process:
         )
         if recording.writer is not None:
             recording.writer.restate = links.restate
-        links.on_error, links.hold, links.assign = executor.stop, executor.hold, executor.assign
+        links.on_error, links.hold = executor.stop, executor.hold
+        links.note = executor.note_link
         executor.observer = self._look
         self._is_finished = self.dies = False
         self._jobs, self._awaited = {}, {}
