@@ -16,6 +16,7 @@ from flowrun.runtime.events import (
     Event,
     Failed,
     Injected,
+    Met,
     Replaced,
     Set,
     SourceState,
@@ -27,7 +28,7 @@ from flowrun.runtime.recorded.places import Place, Places, Times
 
 __all__ = ["Controls", "Happened"]
 
-_KINDS = tuple(it.kind for it in (Failed, Set, Injected, Dropped, Replaced, SourceState))
+_KINDS = tuple(it.kind for it in (Failed, Set, Injected, Dropped, Replaced, SourceState, Met))
 
 
 @dataclass(slots=True)

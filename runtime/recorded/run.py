@@ -16,7 +16,7 @@ from flowrun.runtime.live_video import Shown
 from flowrun.runtime.log.clip import write_clip
 from flowrun.runtime.log.files import slab_paths
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.slab.format import KEEP_SLABS, STARTED_NS, STEPS_TOPIC
+from flowrun.runtime.log.slab.format import KEEP_SLABS, PARTITION, STARTED_NS, STEPS_TOPIC
 from flowrun.runtime.recorded.clip import begin_of_clip
 from flowrun.runtime.recorded.controls import Controls
 from flowrun.runtime.recorded.film import shown_from
@@ -28,6 +28,7 @@ from flowrun.runtime.recorded.latencies import latencies
 from flowrun.runtime.recorded.lines import Level, lines
 from flowrun.runtime.recorded.moment import Moments
 from flowrun.runtime.recorded.places import Places
+from flowrun.runtime.recorded.received import Received
 from flowrun.runtime.recorded.shadows import Comparisons
 from flowrun.runtime.wording import described, listed, nearest
 
@@ -388,6 +389,7 @@ class _Opened:
         self.controls = Controls(self.log, self.places)
         self.shadows = Comparisons(self.log, self.places, self.controls)
         self.moments = Moments(self.log, self.places, self.controls, self.shadows)
+        self.received = Received(self.log, self.places, self.controls)
         self._frames: dict[bool, Frames] = {}
         self.recent: dict[Any, tuple[float, dict[str, Any]]] = {}
         """Lanes that were asked for, and how long they hold: many viewers ask for the same."""
@@ -445,6 +447,7 @@ def summary(id_: str, log: Log, *, cycles: int) -> dict[str, Any]:
     return {
         "id": id_,
         "graph": metadata.get("graph", ""),
+        "part": metadata.get(PARTITION),
         "started_ns": log.start_ns if started is None else started,
         "ended_ns": ended,
         "state": state["state"],
@@ -465,6 +468,7 @@ def unreadable(id_: str, error: LogError) -> dict[str, Any]:
     return {
         "id": id_,
         "graph": "",
+        "part": None,
         "started_ns": None,
         "ended_ns": None,
         "state": "unreadable",

@@ -12,6 +12,7 @@ from typing import Any
 from flowrun.runtime.errors import LogError, LogInUse, LogNotFound, UsageError
 from flowrun.runtime.log.lock import slab_files
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.recorded.fleet import fleet
 from flowrun.runtime.recorded.run import RecordedRun, is_run, number_in, summary, unreadable
 from flowrun.runtime.recorded.stretches import Chains, LiveRun, Stretches, whole
 from flowrun.runtime.recorded.what_if import WHAT_IF, Asked, WhatIf, changes, check_values
@@ -100,6 +101,29 @@ class RecordedRuns:
         if live is not None and chain == live.directories:
             return Stretches(runs, lambda: live.state() == "Running")
         return Stretches(runs, lambda: runs[-1].summary()["state"] == "running")
+
+    def fleet(self, id_: str, *, bins: int) -> dict[str, Any] | None:
+        """All runs of the fleet that a run is of, as `fleet` gives it; None where it is of none, or the
+        others are not looked at: a live run shows its fleet itself."""
+        path, folder = self._path(id_), self._folder
+        if path is None or folder is None or self._live is not None:
+            return None
+        summaries = {it["id"]: it for it in self.summaries() if it["part"] is not None}
+        paths = {name: it for name, it in self._all().items() if name in summaries}
+        graph = summaries[id_]["graph"] if id_ in summaries else None
+        found: list[str] = []
+        for of_fleet in (path.parent, path.parent.parent):
+            # As `flowrun up` lays it out, and as one copies it from several machines.
+            names = [
+                name
+                for name, it in paths.items()
+                if of_fleet in (it.parent, it.parent.parent) and summaries[name]["graph"] == graph
+            ]
+            if of_fleet == folder or folder in of_fleet.parents:
+                found = max(found, names, key=len)
+        if len({summaries[it]["part"] for it in found}) < 2:
+            return None
+        return fleet([self._run(it) for it in found], bins=bins)
 
     def _chain(self, id_: str) -> tuple[Path, ...]:
         """The stretches of a run; none, or it alone, where there is one."""

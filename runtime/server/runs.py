@@ -60,6 +60,7 @@ class Runs:
         for path, endpoint, reply in (
             ("", self.list_, {"model": list[dict[str, Any]]}),
             ("/{run}", self.details, {"model": dict[str, Any]}),
+            ("/{run}/fleet", self.fleet, {"model": dict[str, Any] | None}),
             ("/{run}/lanes", self.lanes, {"model": dict[str, Any]}),
             ("/{run}/moment", self.moment, {"model": dict[str, Any]}),
             ("/{run}/lines", self.lines, {"model": dict[str, Any]}),
@@ -109,10 +110,11 @@ class Runs:
     # -- what there is -------------------------------------------------------------------------
 
     async def list_(self) -> Json:
-        """The runs, the newest first: id, graph, started_ns, ended_ns, state, cycles, why.
+        """The runs, the newest first: id, graph, part, started_ns, ended_ns, state, cycles, why.
 
         `state` is "running", "ended", "error", "cut off" (its writer did not finish it) or "unreadable";
-        `why` says why it ended, and what of it is missing.
+        `why` says why it ended, and what of it is missing; `part` which process of a graph it was, where
+        it has several.
         """
         return Json(await _in_thread(self._runs.summaries))
 
@@ -124,6 +126,18 @@ class Runs:
             return self._runs.get(run).details() if stretches is None else stretches.details()
 
         return Json(await _in_thread(found))
+
+    async def fleet(
+        self,
+        run: str,
+        bins: Annotated[int, Query(ge=1, le=1000, description="Number of parts.")] = 200,
+    ) -> Json:
+        """All recorded runs of the fleet that a run is of: `from_ns`, `to_ns`; `parts`, its processes,
+        with their `runs`, `restarts`, `cycles`, `errors` and what they `dropped`; and `links`, with
+        `gaps`, what was `skipped`, `reconnects`, `clock_offset_ms`, how long after the sender's cycles
+        those came that took them (`delay_ms`, and `delays_ms` by the parts of the time), and how many
+        messages were `left` at the end. null for a run of no fleet."""
+        return Json(await _in_thread(lambda: self._fleet(run, bins)))
 
     async def lanes(
         self,
@@ -384,6 +398,10 @@ class Runs:
         return Json(await _in_thread(lambda: self._runs.cancel(run, what_if)))
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _fleet(self, run: str, bins: int) -> dict[str, Any] | None:
+        self._runs.get(run)  # there is none: the error says which there are
+        return self._runs.fleet(run, bins=bins)
 
     def _lanes(self, run: str, **part: Any) -> dict[str, Any]:
         stretches = self._runs.stretches(run)

@@ -1,13 +1,128 @@
-"""What happens to the logs of a fleet between its runs and their replay."""
+"""The logs of a fleet: written by hand, and changed after their runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+from flowrun.msgs import IntMsg, Message
+from flowrun.runtime.events import Dropped, Event, Failed, Met
+from flowrun.runtime.links.origin import OriginMsg
+from flowrun.runtime.log.channels import LoggedOutput
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.records import cycle_crc
+from flowrun.runtime.log.writer import LogWriter
+
+S = 1_000_000_000
+T0 = 1_700_000_000 * S
+_GRAPH = {
+    "partitions": {"a": {"replicas": 1}, "b": {"replicas": 1}, "c": {"instances": {"left": {}}}}
+}
+Fields = dict[str, Any]
+
+
+def two_processes(fleet: Path) -> None:
+    """`a`, which made ten cycles, was cut off and started again, and `b`, which took some of them."""
+    sent_numbers(fleet / "a-0" / "a1", "a/0", 0, *range(1, 11), is_whole=False)
+    sent_numbers(fleet / "a-0" / "a2", "a/0", 20, 21, 22, 23)
+    gap = {"gap": "gone", "gap_run": T0, "gap_from": 4, "gap_to": -1}
+    cycles = [
+        (1.5, origin(0, 0, time_s=1), [Met("from_a", -2_500_000)]),
+        (4.25, origin(0, 3, time_s=4, first=1, skipped=2), [Failed("t", "skip", "no")]),
+        (5.0, None, [Dropped("t", 7)]),
+        (21.5, origin(20, -1, time_s=0, first=0, **gap), [Met("from_a", 1_500_000)]),
+        (22.0, origin(20, 0, time_s=21), ()),
+    ]
+    took_numbers(fleet / "b-0" / "b1", "b/0", 0.5, cycles)
+
+
+def sent_numbers(
+    directory: Path, part: str, began_s: float, *at_s: float, is_whole: bool = True
+) -> None:
+    """A log of a process that sent a number in each cycle, at these seconds."""
+    cycles = [(it, ({"value": 1},), ()) for it in at_s]
+    _write(directory, part, began_s, [("n", "number", IntMsg())], cycles, is_whole=is_whole)
+
+
+def took_numbers(
+    directory: Path,
+    part: str,
+    began_s: float,
+    cycles: Iterable[tuple[float, Fields | None, Sequence[Event]]],
+    *,
+    graph: Fields | None = None,
+) -> None:
+    """A log of a process that took them. cycles: the second of each, where its number came from (None:
+    there is none), and its events."""
+    outputs = [("from_a", "origin", OriginMsg()), ("from_a", "n_number", IntMsg())]
+    value = {"value": 1}
+    made = [
+        (at_s, (said, value if said and said["first"] <= said["cycle"] else None), events)
+        for at_s, said, events in cycles
+    ]
+    _write(directory, part, began_s, outputs, made, graph=graph)
+
+
+def origin(
+    run_s: int, cycle: int, *, time_s: float, first: int | None = None, **more: Any
+) -> Fields:
+    """The fields of an `OriginMsg`: a cycle of a run of a/0, and the second when it was."""
+    return {
+        "partition": "a",
+        "instance": "0",
+        "run": T0 + run_s * S,
+        "first": cycle if first is None else first,
+        "cycle": cycle,
+        "time_ns": T0 + int(time_s * S),
+        "taken": [cycle],
+        **more,
+    }
+
+
+def _write(
+    directory: Path,
+    part: str,
+    began_s: float,
+    outputs: Sequence[tuple[str, str, Message]],
+    cycles: Iterable[tuple[float, Sequence[Fields | None], Sequence[Event]]],
+    *,
+    graph: Fields | None = None,
+    is_whole: bool = True,
+) -> None:
+    data = json.dumps(graph or _GRAPH).encode()
+    writer = LogWriter(
+        directory,
+        outputs=[
+            LoggedOutput(task, port, f"/{task}/{port}", type(it)) for task, port, it in outputs
+        ],
+        steps=1,
+        metadata={
+            "graph": "g",
+            "partition": part,
+            "started_ns": str(T0 + int(began_s * S)),
+            "run_id": directory.name,
+        },
+        attachments=[fmt.Attachment(fmt.GRAPH_RESOLVED, "application/json", data, T0, T0)],
+        slab_size_mib=2,
+        section_size_mib=1,
+    )
+    bound = writer.bind([it for _, _, it in outputs])
+    for number, (at_s, said, events) in enumerate(cycles):
+        for (_, _, message), fields in zip(outputs, said, strict=True):
+            message.clear()
+            if fields is not None:
+                for name, value in fields.items():
+                    setattr(message, name, value)
+                message.publish(tov_ns=T0)
+        time_ns = T0 + int(at_s * S)
+        writer.commit(number, time_ns, bound, start_ns=0, ends_ns=[1], events=list(events))
+    if is_whole:
+        writer.finish({"reason": "test", "ended_ns": str(T0 + 100 * S)})
+    else:
+        writer.abandon()
 
 
 def rewritten(run: Path, topic: str, *, cycle: int, data: Callable[[bytes], bytes]) -> None:

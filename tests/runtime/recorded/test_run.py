@@ -193,6 +193,7 @@ def test_a_summary_says_how_the_run_ended(recorded, run):
     assert recorded.summary() == {
         "id": "x",
         "graph": "answers",
+        "part": None,
         "started_ns": START_NS,
         "ended_ns": recorded.summary()["ended_ns"],
         "state": "ended",

@@ -1,0 +1,79 @@
+"""All recorded runs of a fleet as one: which there are, what came how late, what never came."""
+
+import pytest
+
+from flowrun.runtime.recorded.runs import RecordedRuns
+from support.fleets import T0, S, origin, sent_numbers, took_numbers, two_processes
+
+
+@pytest.fixture
+def folder(tmp_path):
+    two_processes(tmp_path / "f")
+    return tmp_path / "f"
+
+
+def test_a_fleet_says_when_each_process_ran_and_how_its_links_did(folder):
+    found = RecordedRuns.at(folder).fleet("b1", bins=4)
+    assert (found["from_ns"], found["to_ns"]) == (T0 + S, T0 + 23 * S)
+    a, b, c = found["parts"]
+    assert [it["part"] for it in found["parts"]] == ["a/0", "b/0", "c/left"]
+    assert [it["restarts"] for it in found["parts"]] == [1, 0, 0]
+    assert [(it["id"], it["state"], it["cycles"]) for it in a["runs"]] == [
+        ("a1", "cut off", 10),
+        ("a2", "ended", 3),
+    ]
+    assert (b["cycles"], b["errors"], b["dropped"]) == (5, 1, 7)
+    assert (b["runs"][0]["from_ns"], b["runs"][0]["to_ns"]) == (T0 + 1.5 * S, T0 + 22 * S)
+    assert c["runs"] == []
+    assert found["links"] == [
+        {
+            "sender": "a/0",
+            "receiver": "b/0",
+            "cycles": 3,
+            "skipped": 2,
+            "gaps": [
+                {
+                    "at_ns": T0 + 21.5 * S,
+                    "cycle": 3,
+                    "text": "cycles 4 to the end of its run of a/0 never come: gone",
+                }
+            ],
+            "reconnects": 1,
+            "clock_offset_ms": 1.5,
+            "delay_ms": {"p50": 500.0, "p99": 990.0, "most": 1000.0},
+            "delays_ms": [500.0, None, None, 1000.0],
+            "left": 2,
+        }
+    ]
+
+
+def test_what_went_to_replicas_is_not_counted_as_left(folder):
+    shared = {"partitions": {"a": {"replicas": 1}, "b": {"replicas": 2}}}
+    cycles = [(1.5, origin(0, 0, time_s=1), ())]
+    took_numbers(folder / "b-1" / "b2", "b/1", 0.5, cycles, graph=shared)
+    found = RecordedRuns.at(folder).fleet("b2", bins=4)
+    assert [(it["receiver"], it["left"]) for it in found["links"]] == [("b/0", 2), ("b/1", None)]
+
+
+def test_each_run_of_a_folder_of_fleets_is_of_its_own_one(folder, tmp_path):
+    for part in ("a", "b"):
+        sent_numbers(tmp_path / "other" / part / f"x{part}", f"{part}/0", 5, 6)
+    sent_numbers(tmp_path / "alone", "a/0", 5, 6)
+    runs = RecordedRuns.at(tmp_path)
+    ids = {
+        name: [it["id"] for part in found["parts"] for it in part["runs"]]
+        for name in ("a2", "xa")
+        if (found := runs.fleet(name, bins=1))
+    }
+    assert ids == {"a2": ["a1", "a2", "b1"], "xa": ["xa", "xb"]}
+    assert runs.fleet("alone", bins=1) is None
+    # As they are when they are copied from several machines into one folder.
+    assert RecordedRuns.at(folder / "b-0").fleet("b1", bins=1) is None
+
+
+def test_a_damaged_origin_is_not_counted(folder):
+    path = next((folder / "b-0" / "b1").glob("*.mcap"))
+    before, after = path.read_bytes().rsplit(b"\xa8instance\xa10", 1)
+    path.write_bytes(before + b"\xa8instance\xc1\xc1" + after)
+    [link] = RecordedRuns.at(folder).fleet("b1", bins=1)["links"]
+    assert link["cycles"] == 2
