@@ -53,9 +53,15 @@ import {loadMoment, place} from "./timeline/moments.js";
 /** @typedef {{at: number, rate: number, p50: Record<string, number>, answers: Record<string, number>}} Sample */
 /** @typedef {{id: string, graph: string, started_ns: number | null, ended_ns: number | null, state: string,
  *   cycles: number, why: string | null}} RunSummary */
+/** @typedef {{id: string, from_ns: number | null, to_ns: number | null, state: string, why: string | null}} PartRun */
+/** What `GET .../fleet` gives. @typedef {{from_ns: number, to_ns: number, parts: RecordedPart[], links: RecordedLink[]}} RecordedFleet
+ * @typedef {{part: string, restarts: number, cycles: number, errors: number, dropped: number, runs: PartRun[]}} RecordedPart
+ * @typedef {{sender: string, receiver: string, cycles: number, skipped: number, left: number | null, reconnects: number | null,
+ *   clock_offset_ms: number | null, delay_ms: {p50: number, p99: number, most: number} | null, delays_ms: (number | null)[],
+ *   gaps: {at_ns: number, cycle: number, text: string}[]}} RecordedLink */
 /** @typedef {"stopped" | "starting" | "running" | "stopping" | "failed" | "waiting"} Phase */
 /** @typedef {{id: string, status: "Running" | "Stopped" | {Error: string}, phase?: Phase, pid?: number | null,
- *   restart?: string, restarts?: number, next_start_s?: number | null}} Pipeline */
+ *   restart?: string, restarts?: number, next_start_s?: number | null, parts?: Record<string, string>}} Pipeline */
 /** What `GET .../moment` gives of an answer. @typedef {{cycle: number, at_ns: number, tov_ns: number | null,
  *   prompt?: string, response?: string, truncated?: boolean, reasoning?: string, backend?: string,
  *   latency_ms?: number, tokens?: number, frame: {task: string, cycle: number, url: string} | null}} MomentAnswer */
@@ -117,6 +123,7 @@ export class Known {
     this.heardAt = performance.now();
     /** Runs whose logs can be looked at, the newest first. @type {RunSummary[]} */ this.runs = [];
     /** Of the recorded run that is shown; null: the live one. @type {string | null} */ this.recorded = null;
+    /** All runs of the fleet that the recorded run is of; null: it is of none. @type {RecordedFleet | null} */ this.fleet = null;
     /** What the server starts and stops, or the one run that it has; none where it has recorded runs alone.
      * @type {Pipeline[]} */ this.pipelines = [];
     /** @type {Set<() => void>} */ this.listeners = new Set();
@@ -276,11 +283,12 @@ export class Known {
     if (this.looking) return;
     this.looking = true;
     try {
-      /** @type {number | null} */ let done = null;
-      while (this.moment !== null && this.moment !== done) {
-        done = this.moment;
-        const [found, unseen] = await loadMoment(this.logged, done).then(moment => [moment, ""], error => [null, why(error)]);
-        if (this.moment !== null) [this.then, this.thenOf, this.unseen] = [found, done, unseen];
+      let done = "";
+      while (this.moment !== null && `${this.logged} ${this.moment}` !== done) {
+        const {logged, moment} = this;
+        done = `${logged} ${moment}`;
+        const [found, unseen] = await loadMoment(logged, moment).then(found => [found, ""], error => [null, why(error)]);
+        if (this.moment !== null && this.logged === logged) [this.then, this.thenOf, this.unseen] = [found, moment, unseen];
         this.changed();
       }
     } finally {
@@ -301,8 +309,8 @@ export class Known {
     this.changed();
   }
 
-  /** Show a recorded run, at its last cycle. @param {string} id */
-  async open(id) {
+  /** Show a recorded run at a time, or at its last cycle. @param {string} id @param {number} [at_ns] */
+  async open(id, at_ns) {
     const run = await get(place(id));
     this.unopened = "";
     this.recorded = id;
@@ -316,7 +324,16 @@ export class Known {
     this.why = run.why;
     this.connection = "over";
     [this.moment, this.then, this.unseen] = [null, null, ""];
-    if (run.last_cycle !== null) await this.look(run.last_cycle);
+    if (!this.fleet?.parts.some(({runs}) => runs.some(it => it.id === id))) this.fleet = null;
+    if (run.part && !this.fleet) this.loadFleet(id);
+    if (run.last_cycle !== null) await this.look(at_ns === undefined ? run.last_cycle : await cycleOf(run, at_ns));
+    this.changed();
+  }
+
+  /** @param {string} id of one of its runs */
+  async loadFleet(id) {
+    const found = await get(`${place(id)}/fleet`).catch(() => null);
+    if (this.recorded === id) this.fleet = found;
     this.changed();
   }
 
@@ -460,6 +477,13 @@ function extentOf({started_ns, from_ns, ended_ns, to_ns, cycles, path, bytes, ou
   const uptime_s = began == null || ended == null ? 0 : (ended - began) / 1e9;
   const messages = outputs.reduce((/** @type {number} */ sum, /** @type {any} */ output) => sum + output.messages, 0);
   return {cycles, cycle_rate_hz: uptime_s > 0 ? cycles / uptime_s : 0, uptime_s, log: {path, bytes, messages}};
+}
+
+/** The last cycle of a recorded run at a time, or that of its end which is nearer. @param {any} run @param {number} at_ns
+ * @returns {Promise<number>} */
+async function cycleOf({id, from_ns, to_ns, first_cycle, last_cycle}, at_ns) {
+  if (at_ns <= from_ns) return first_cycle;
+  return at_ns >= to_ns ? last_cycle : (await get(`${place(id)}/moment`, {at_ns})).cycle;
 }
 
 /** What has come: a stream that is opened again begins with what was there before. */

@@ -3,6 +3,7 @@
 import {html} from "../html.js";
 import {useKnown} from "../known.js";
 import {linksOf} from "../links.js";
+import {RecordedFleet} from "./recorded-fleet.js";
 import {count, counted, duration} from "../words.js";
 
 /** @typedef {import("../known.js").Part} Part */
@@ -15,6 +16,7 @@ const LINK_MOODS = {connecting: "hold", connected: "good", lost: "slow", refused
 
 export function Fleet() {
   const run = useKnown();
+  if (run.fleet) return html`<${RecordedFleet} fleet=${run.fleet} />`;
   const fleet = run.report?.fleet ?? [];
   const links = linksOf(fleet);
   return html`<div class="scroll fleet" tabindex="0" role="region" aria-label="Partitions and links">

@@ -22,7 +22,8 @@ const TABS = [
 export function Tabs() {
   const run = useKnown();
   const fleet = run.report?.fleet ?? [];
-  const isThere = (/** @type {string} */ id) => id === "shadows" ? Object.keys(shadowsOf(run)).length > 0 : id !== "fleet" || fleet.length > 1;
+  const isThere = (/** @type {string} */ id) => id === "shadows" ? Object.keys(shadowsOf(run)).length > 0
+    : id !== "fleet" || fleet.length > 1 || run.fleet !== null;
   const tabs = TABS.filter(([id]) => isThere(id));
   const [wanted, choose] = useState(location.hash === "#fleet" ? "fleet" : "graph");
   const chosen = tabs.some(([id]) => id === wanted) ? wanted : "graph";
@@ -39,7 +40,7 @@ export function Tabs() {
   return html`<section class="tabs" aria-label="Details">
     <div role="tablist" aria-label="Details" ref=${list} onKeyDown=${key}>
       ${tabs.map(([id, name]) => html`<button type="button" role="tab" id=${`tab-${id}`} aria-selected=${id === chosen}
-        aria-controls="panel" tabindex=${id === chosen ? 0 : -1} onClick=${() => choose(id)}>${name}${id === "fleet" && html` <${Summary} fleet=${fleet} />`}</button>`)}
+        aria-controls="panel" tabindex=${id === chosen ? 0 : -1} onClick=${() => choose(id)}>${name}${id === "fleet" && fleet.length > 0 && html` <${Summary} fleet=${fleet} />`}</button>`)}
     </div>
     <div role="tabpanel" id="panel" aria-labelledby=${`tab-${chosen}`}><${Shown} /></div>
   </section>`;

@@ -1,0 +1,67 @@
+"""A recorded fleet on one page: its time line, its links, and a press that shows a partition then."""
+
+import pytest
+
+from support.axe import violations
+from support.fleets import two_processes
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+SHOWN = "document.querySelector('select[aria-label=Run]').value"
+CYCLE = "document.querySelector('.timeline[data-timeline=ready]')?.dataset.shown"
+
+
+def press_line(browser, row, part):
+    """Press the time line in a row of it, at a part of its width."""
+    browser.evaluate(f"""(() => {{
+        const line = document.querySelector('.fleet-line svg');
+        const {{left, top, width, height}} = line.getBoundingClientRect();
+        const at = {{clientX: left + width * {part}, clientY: top + ({row} + .5) * height / 4}};
+        line.dispatchEvent(new MouseEvent('click', {{bubbles: true, ...at}}));
+    }})()""")
+
+
+def row(browser, kind, name):
+    return browser.evaluate(
+        f"[...document.querySelector('[data-{kind}=\"{name}\"]').children].map(it => it.textContent)"
+    )
+
+
+def test_a_recorded_fleet_is_seen_at_once_and_each_partition_at_the_same_moment(
+    viewed, browser, tmp_path
+):
+    two_processes(tmp_path / "f")
+    viewed(tmp_path / "f")
+    browser.click("document.getElementById('tab-fleet')")
+    browser.wait_for("document.querySelectorAll('.fleet-line rect').length == 3")
+    assert browser.evaluate(f"{SHOWN}") == "a2"
+    assert row(browser, "part", "a/0") == [
+        "a/0 this page", "ended", *row(browser, "part", "a/0")[2:3], "11 s", "13", "0", "0", "1"
+    ]  # fmt: skip
+    assert row(browser, "part", "b/0")[3:] == ["20 s", "5", "1", "7", "0"]
+    assert row(browser, "part", "c/left")[:2] == ["c/left", "no log here"]
+    assert row(browser, "link", "a/0 b/0") == [
+        "a/0 → b/0", "3", "500 ms, 990 ms", "1.0 s", "2", "1", "2", "1", "+1.5 ms"
+    ]  # fmt: skip
+    said = "document.querySelector('[aria-label=Links]').textContent"
+    assert "cycles 4 to the end of its run of a/0 never come: gone" in browser.evaluate(said)
+    # The line begins at second 1 and ends at 23: the first run of a was at its cycle of second 5.
+    press_line(browser, 0, 4.5 / 22)
+    browser.wait_for(f"{SHOWN} == 'a1' && {CYCLE} == '4'")
+    # b then: its last cycle before is that of second 4.25, its next one that of 5.0.
+    browser.click("document.querySelector('[data-part=\"b/0\"] button')")
+    browser.wait_for(f"{SHOWN} == 'b1' && {CYCLE} == '2'")
+    # Before b began, it is shown at its begin; a row of a link is the receiver's.
+    press_line(browser, 3, 0)
+    browser.wait_for(f"{SHOWN} == 'b1' && {CYCLE} == '0'")
+    # A gap leads to where it was noted.
+    browser.click("document.querySelector('[aria-label=Links] .said-last button')")
+    browser.wait_for(f"{SHOWN} == 'b1' && {CYCLE} == '3'")
+    assert browser.of("Log.entryAdded") == []
+    for dark in (False, True):
+        browser.size(1440, 900, dark=dark)
+        assert violations(browser) == []
+    browser.size(390, 844)
+    assert violations(browser) == []
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+    browser.events.clear()  # axe tries styles that the page forbids
