@@ -20,6 +20,31 @@ FOREVER = "exec sleep 1000"
 ECHO = f"exec {sys.executable} -I -S {Path(__file__).with_name('echo_server.py')} $2"
 """Answers each request with itself."""
 STUCK = "trap '' TERM; while true; do sleep 1000; done"
+TWO_PARTITIONS = """\
+partitions: {a: {}, b: {}}
+tasks:
+  - {id: n, type: Counter, partition: a}
+  - {id: p, type: Print, partition: b}
+cnx: [{src: n, dst: p, msg: IntMsg}]
+"""
+SCRIPTED_UP = """\
+import os, socket, sys, time
+words = sys.argv[1:]
+assert "--plain" not in words, words
+server = socket.socket(socket.AF_UNIX)
+server.bind(words[words.index("--socket") + 1])
+server.listen()
+print("a/0 | started", "b/0 | started", "a/0 | 08:15 [info] started", sep="\\n", flush=True)
+while not os.path.exists("fail"):
+    time.sleep(0.01)
+print("b/0 | failed: no camera; starts again in 1 s", flush=True)
+while not os.path.exists("end"):
+    time.sleep(0.01)
+print("a/0 | ended", "b/0 | failed: no camera", sep="\\n", flush=True)
+print("error: b/0 failed: no camera", file=sys.stderr)
+sys.exit(1)
+"""
+"""What says of its children what `flowrun up` does, until the files `fail` and `end` are there."""
 
 
 def write_script(folder, name, script):

@@ -71,7 +71,8 @@ function Row({one, ask, busy, gone}) {
   return html`<tr data-pipeline=${one.id} data-status=${error ? "Error" : one.status} data-phase=${one.phase}>
     <th scope="row"><a href=${address(`pipelines/${encodeURIComponent(one.id)}/`)}>${one.id}</a></th>
     <td><span class="pill ${gone ? "" : mood}">${gone ? `was ${word.toLowerCase()}` : word}</span></td>
-    <td><div class="error">${error}</div><small>${details}</small></td>
+    <td><div class="error">${error}</div><small>${details}</small>${Object.keys(one.parts).length > 0 && html`<ul class="parts" aria-label="Partitions">${Object.entries(one.parts)
+      .map(([part, state]) => html`<li key=${part} data-part=${part} class=${state.startsWith("failed") ? "failed" : ""}>${part}: ${state}</li>`)}</ul>`}</td>
     <td><div class="buttons">
       ${ACTIONS.map(([verb, name]) => html`<button type="button" aria-label=${`${name} ${one.id}`} disabled=${busy || gone || !may[verb]}
         onClick=${() => ask(verb, one.id)}>${name}</button>`)}

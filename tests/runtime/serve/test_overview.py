@@ -2,12 +2,21 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
 from support.axe import violations
 from support.browser import Browser
-from support.pipelines import ECHO, KILLED, scripted_pipelines, serving, write_script
+from support.pipelines import (
+    ECHO,
+    KILLED,
+    SCRIPTED_UP,
+    TWO_PARTITIONS,
+    scripted_pipelines,
+    serving,
+    write_script,
+)
 from support.stages import Stage
 
 pytestmark = pytest.mark.real
@@ -232,3 +241,29 @@ def test_all_is_reached_by_keys(page):
     browser.evaluate("document.querySelector('[aria-label=\"Start cam <b>\"]').focus()")
     browser.press("Enter")
     shows(browser, "cam <b>", "running")
+
+
+def test_the_partitions_of_a_graph_are_shown(browser, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "two.yaml").write_text(TWO_PARTITIONS)
+    (tmp_path / "up.py").write_text(SCRIPTED_UP)
+    command = (sys.executable, "-I", "-S", str(tmp_path / "up.py"))
+    pipelines, _ = scripted_pipelines(tmp_path, fleet_command=command)
+    parts = f"[...{ROW.format('two')}.querySelectorAll('.parts li')].map(it => it.innerText)"
+    with serving(pipelines) as client:
+        browser.open(str(client.base_url))
+        browser.wait_for("document.body.dataset.state == 'running'")
+        assert browser.evaluate(parts) == []
+        click(browser, "two", "Start")
+        browser.wait_for(f"{parts}.join() == 'a/0: started,b/0: started'")
+        (tmp_path / "fail").touch()
+        why = "failed: no camera; starts again in 1 s"
+        browser.wait_for(f"{parts}.join() == 'a/0: started,b/0: {why}'")
+        assert browser.evaluate(f"{ROW.format('two')}.querySelector('.failed').innerText") == (
+            f"b/0: {why}"
+        )
+        is_accessible(browser)
+        click(browser, "two", "Stop")
+        shows(browser, "two", "stopped")
+        assert browser.evaluate(parts) == []
+    browser.open("about:blank")
