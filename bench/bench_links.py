@@ -17,6 +17,7 @@ configuration, and puts the same bytes as often.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import multiprocessing
 import os
@@ -47,6 +48,7 @@ from flowrun.runtime.run.live import Run
 GRAPH, SENDER, RECEIVER = "bench", Peer("dock", "0", 0, 0), Peer("gpu", "0", 1, 0)
 CAMERAS, FPS, PACKET = 100, 15, 4400
 """A packet of 720p at 15 Hz and 0.5 Mbit/s, as the main graph's cameras have."""
+STALLED_S = 60
 
 
 def own_mib():
@@ -85,6 +87,7 @@ class Sender:
         self.committed_ns = []
         self.transport = open_zenoh(config_of([address], []))
         self.woken, self.stopped, self.cpu_s = threading.Event(), threading.Event(), 0.0
+        self.failure = None
         runs = Runs(Path(folder), graph=GRAPH, partition=str(SENDER))
         self.shipper = Shipper(
             LogTail(self.path, self.writer.follow()), SentLogs(runs, 1000, SENDER), self.transport,
@@ -95,12 +98,23 @@ class Sender:
         if ships:
             self.thread.start()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stopped.set()
+        self.transport.close(timeout_s=2)
+        self.writer.finish({"reason": "bench"})
+
     def work(self):
-        while not self.stopped.is_set():
-            self.woken.wait(0.05)
-            self.woken.clear()
-            self.shipper.pump(0)
-            self.cpu_s = time.thread_time()
+        try:
+            while not self.stopped.is_set():
+                self.woken.wait(0.05)
+                self.woken.clear()
+                self.shipper.pump(0)
+                self.cpu_s = time.thread_time()
+        except Exception as error:  # noqa: BLE001  # whoever waits for what it sends raises it
+            self.failure = error
 
     def commit(self, data):
         for message in self.messages:
@@ -175,13 +189,71 @@ def address():
         return f"tcp/127.0.0.1:{found.getsockname()[1]}"
 
 
-def started(target, *arguments):
-    here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(
-        target=target, args=(*arguments, there), daemon=True
-    )
-    process.start()
-    return here, process
+class Child:
+    """A process that runs `target`, with a pipe as its last argument; it is killed at the end of the
+    context, and where it has ended too soon whoever waits for it gets a `ChildProcessError`."""
+
+    def __init__(self, target, *arguments):
+        self.name = target.__name__
+        self._here, there = multiprocessing.Pipe()
+        self.process = multiprocessing.get_context("spawn").Process(
+            target=target, args=(*arguments, there), daemon=True
+        )
+        self.process.start()
+        there.close()  # so that its end is seen
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with contextlib.suppress(OSError):
+            self._here.send("end")
+        self.process.join(5)
+        self.process.kill()
+        self.process.join()
+
+    def asked(self, question="tell"):
+        self.send(question)
+        return self.recv()
+
+    def send(self, question):
+        try:
+            self._here.send(question)
+        except OSError:
+            self._fail()
+
+    def recv(self):
+        try:
+            return self._here.recv()
+        except (EOFError, OSError):
+            self._fail()
+
+    def has_said_something(self, timeout_s):
+        return self._here.poll(timeout_s)
+
+    def _fail(self):
+        self.process.join(5)
+        raise ChildProcessError(
+            f"{self.name} has ended, with status {self.process.exitcode}"
+        ) from None
+
+
+def wait_for(receiver, sender, cycles, *, every_s):
+    """What `receiver` says when it has so many of the sender's cycles. Raises where it gets no more."""
+    most, seen_s = -1, time.monotonic()
+    while True:
+        found = receiver.asked()
+        if found[0] >= cycles:
+            return found
+        if found[0] > most:
+            most, seen_s = found[0], time.monotonic()
+        if sender.failure is not None:
+            raise sender.failure
+        if time.monotonic() - seen_s > STALLED_S:
+            raise TimeoutError(
+                f"{found[0]} of {cycles} cycles have come, and none for {STALLED_S} s"
+            )
+        time.sleep(every_s)
 
 
 def process_but_this_thread_s():
@@ -193,22 +265,22 @@ def quantiles(values):
     return found[len(found) // 2], found[min(len(found) - 1, len(found) * 99 // 100)]
 
 
-def asked(pipe):
-    pipe.send("tell")
-    return pipe.recv()
-
-
 def stream_cameras(seconds):
     data = os.urandom(PACKET)
-    with tempfile.TemporaryDirectory(dir=".") as folder:
-        at = address()
-        sender = Sender(folder, at, count=CAMERAS)
-        pipe, process = started(receive, at, CAMERAS)
-        while asked(pipe)[0] < 3:  # it is connected
+    at = address()
+    with (
+        tempfile.TemporaryDirectory(dir=".") as folder,
+        Sender(folder, at, count=CAMERAS) as sender,
+        Child(receive, at, CAMERAS) as receiver,
+    ):
+        until_s = time.monotonic() + STALLED_S
+        while receiver.asked()[0] < 3:  # it is connected
+            if sender.failure is not None or time.monotonic() > until_s:
+                raise sender.failure or TimeoutError("the receiver gets nothing")
             sender.commit(data)
             time.sleep(0.1)
         time.sleep(1.5)
-        asked(pipe)
+        receiver.asked()
         before, began = (sender.cpu_s, process_but_this_thread_s()), time.monotonic()
         for tick in range(seconds * FPS):
             sender.commit(data)
@@ -219,7 +291,7 @@ def stream_cameras(seconds):
             100 * (now - then) / took
             for now, then in zip((sender.cpu_s, process_but_this_thread_s()), before, strict=True)
         )
-        taken, _, came_ns, _, _, _ = asked(pipe)
+        taken, _, came_ns, _, _, _ = receiver.asked()
         p50, p99 = quantiles(
             [(at_ns - sender.committed_ns[cycle]) / 1e6 for cycle, at_ns in came_ns.items()]
         )
@@ -228,29 +300,27 @@ def stream_cameras(seconds):
             f"Zenoh's threads {process_share:.1f} %; commit to receiver p50 {p50:.2f} ms, p99 "
             f"{p99:.2f} ms (target 3, 20); {taken} of {sender.cycle} cycles"
         )
-        pipe.send("end")
-        process.join(5)
-        sender.stopped.set()
-        sender.transport.close(timeout_s=2)
-        sender.writer.finish({"reason": "bench"})
-    payload = data * CAMERAS
+    camera_floor(data * CAMERAS, seconds)
+
+
+def camera_floor(payload, seconds):
+    """The same bytes as often with Zenoh alone."""
     at = address()
     floor = Floor(at)
-    pipe, process = started(receive_floor, at)
-    while not pipe.poll(0.1):  # until it is connected
-        floor.put(payload)
-    pipe.recv()
-    before, began = (time.thread_time(), time.process_time()), time.monotonic()
-    sent = min(seconds, 10) * FPS
-    for tick in range(sent):
-        floor.put(payload)
-        time.sleep(max(0, began + (tick + 1) / FPS - time.monotonic()))
-    took = time.monotonic() - began
-    share = 100 * (time.thread_time() - before[0]) / took
-    process_share = 100 * (time.process_time() - before[1]) / took
-    time.sleep(0.5)
-    pipe.send("tell")
-    latencies = pipe.recv()[-sent:]
+    with Child(receive_floor, at) as receiver:
+        while not receiver.has_said_something(0.1):  # until it is connected
+            floor.put(payload)
+        receiver.recv()
+        before, began = (time.thread_time(), time.process_time()), time.monotonic()
+        sent = min(seconds, 10) * FPS
+        for tick in range(sent):
+            floor.put(payload)
+            time.sleep(max(0, began + (tick + 1) / FPS - time.monotonic()))
+        took = time.monotonic() - began
+        share = 100 * (time.thread_time() - before[0]) / took
+        process_share = 100 * (time.process_time() - before[1]) / took
+        time.sleep(0.5)
+        latencies = receiver.asked()[-sent:]
     if latencies:
         p50, p99 = quantiles(latencies)
         print(
@@ -262,26 +332,19 @@ def stream_cameras(seconds):
 
 def catch_up(mib):
     data = os.urandom(PACKET)
-    with tempfile.TemporaryDirectory(dir=".") as folder:
-        at = address()
-        sender = Sender(folder, at, count=CAMERAS, slab_mib=max(64, mib + 64), ships=False)
+    at = address()
+    with (
+        tempfile.TemporaryDirectory(dir=".") as folder,
+        Sender(folder, at, count=CAMERAS, slab_mib=max(64, mib + 64), ships=False) as sender,
+    ):
         for _ in range(mib * 2**20 // (PACKET * CAMERAS)):
             sender.commit(data)
         sender.thread.start()
         time.sleep(1)
-        pipe, process = started(receive, at, CAMERAS)
-        while True:
-            time.sleep(0.2)
-            taken, size, _, first_s, last_s, _ = asked(pipe)
-            if taken >= sender.cycle:
-                break
+        with Child(receive, at, CAMERAS) as receiver:
+            _, size, _, first_s, last_s, _ = wait_for(receiver, sender, sender.cycle, every_s=0.2)
         rate = size / 1e6 / (last_s - first_s)
         print(f"catch-up: {rate:.0f} MB/s of {size / 1e6:.0f} MB (target 200)")
-        pipe.send("end")
-        process.join(5)
-        sender.stopped.set()
-        sender.transport.close(timeout_s=2)
-        sender.writer.finish({"reason": "bench"})
 
 
 def write_pair(folder, address, count):
@@ -304,7 +367,7 @@ def part_of(path, partition):
     return Run(plan, clock=LiveClock(), directory=directory, console=io.StringIO())
 
 
-def run_part(path, partition):
+def run_part(path, partition, _pipe):
     part_of(path, partition).run()
 
 
@@ -312,8 +375,6 @@ def lock_step(count):
     took, committed = [], []
     with tempfile.TemporaryDirectory(dir=".") as folder:
         path = write_pair(folder, address(), count)
-        process = multiprocessing.get_context("spawn").Process(target=run_part, args=(path, "gpu"))
-        process.start()
         run = part_of(path, "dock")
         links, wait = run.links, run.links.wait_in_step
 
@@ -327,8 +388,17 @@ def lock_step(count):
 
         links.wait_in_step = wait_and_note
         run.watch(note_commit)
-        run.run()
-        process.join(10)
+        with Child(run_part, path, "gpu") as receiver:
+
+            def stop_with_it():
+                receiver.process.join()
+                run.stop("the receiver has ended")  # it would be waited for
+
+            threading.Thread(target=stop_with_it, daemon=True).start()
+            run.run()
+            receiver.process.join(10)
+            if receiver.process.exitcode != 0:
+                raise ChildProcessError(f"the receiver ended with {receiver.process.exitcode}")
     took = took[100:]  # the first wait for the receiver to begin
     p50, p99 = quantiles(took)
     print(
@@ -351,49 +421,40 @@ def step_floor(count):
     at = address()
     transport, back, took = open_zenoh(config_of([at], [])), threading.Event(), []
     transport.subscribe("floor/back", lambda _: back.set())
-    here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=echo, args=(at, there))
-    process.start()
-    here.recv()
-    time.sleep(1)
-    for _ in range(count):
-        began = time.perf_counter()
-        transport.put("floor/there", b"x" * 150, b"y" * 40)
-        if back.wait(1):
-            took.append(1e6 * (time.perf_counter() - began))
-        back.clear()
+    with Child(echo, at) as other:
+        other.recv()
+        time.sleep(1)
+        for _ in range(count):
+            began = time.perf_counter()
+            transport.put("floor/there", b"x" * 150, b"y" * 40)
+            if back.wait(1):
+                took.append(1e6 * (time.perf_counter() - began))
+            back.clear()
     p50, p99 = quantiles(took)
     print(f"  floor, Zenoh alone, there and back: p50 {p50:.0f} us, p99 {p99:.0f} us")
-    here.send("end")
-    process.join(5)
     transport.close(timeout_s=2)
 
 
 def many_cycles(count):
-    with tempfile.TemporaryDirectory(dir=".") as folder:
-        at = address()
-        sender = Sender(folder, at, count=1)
-        pipe, process = started(receive, at, 1)
+    at = address()
+    with (
+        tempfile.TemporaryDirectory(dir=".") as folder,
+        Sender(folder, at, count=1) as sender,
+        Child(receive, at, 1) as receiver,
+    ):
         here, there = [], []
         for _ in range(10):
             for n in range(count // 10):
                 sender.commit(b"x" * 100)
                 if n % 200 == 199:
                     time.sleep(0.01)
-            while asked(pipe)[0] < sender.cycle:
-                time.sleep(0.2)
+            there.append(wait_for(receiver, sender, sender.cycle, every_s=0.2)[5])
             here.append(own_mib())
-            there.append(asked(pipe)[5])
         for who, mib in (("sender", here), ("receiver", there)):
             print(
                 f"{count} cycles: {who}'s memory {mib[0]:.0f} MiB after a tenth, {mib[-1]:.0f} MiB at "
                 f"the end (target: the same); each tenth: {' '.join(f'{it:.0f}' for it in mib)}"
             )
-        pipe.send("end")
-        process.join(5)
-        sender.stopped.set()
-        sender.transport.close(timeout_s=2)
-        sender.writer.finish({"reason": "bench"})
 
 
 def main():
