@@ -25,6 +25,8 @@ _LATE = 32
 _MOST_BYTES = 16 << 20
 """Of packets that are kept for one camera. If a key frame's pictures are more, who comes later waits for
 the next one."""
+_NO_PACKETS = "its pictures come without packets"
+_DAMAGED = "packets of its pictures were missing or damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +74,14 @@ class LiveVideo:
         self._entry: int | None = None
         """The number of the newest with which a decoder can begin; None while that is not kept."""
         self._listeners = Listeners()
-        self._without = False
+        self._withheld = ""
         self._closed = False
 
     @property
-    def without(self) -> bool:
-        """Whether the newest picture came without packets, or with damaged ones, of which viewers would
-        make other pictures."""
-        return self._without
+    def withheld(self) -> str:
+        """Why viewers do not get the newest picture as packets; "" if they do. Of damaged ones they
+        would make other pictures than the run."""
+        return self._withheld
 
     @property
     def closed(self) -> bool:
@@ -91,10 +93,10 @@ class LiveVideo:
         video = image.video
         with self._lock:
             if video is None or video.is_damaged:
-                self._without = True
+                self._withheld = _NO_PACKETS if video is None else _DAMAGED
                 self._forget()
             else:
-                self._without = False
+                self._withheld = ""
                 self._append(Shown(cycle, image.tov_ns, video, image.fps, image.pixel_aspect))
         self._listeners.call()
 

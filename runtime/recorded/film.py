@@ -16,11 +16,10 @@ from flowrun.runtime.recorded.frames import message_of
 __all__ = ["packets_of", "shown_from"]
 
 
-def packets_of(message: LogMessage) -> dict[str, int] | None:
-    """What a decoder needs for the picture of a message: `key`, the cycle with whose packets it begins,
-    and `number`, that of the packet that gives it. None where packets do not give it to any decoder, or
-    not all of them are in the log. `LogError` and `ValueError` where it cannot be read."""
-    stored = StoredPicture.parse(message.payload)
+def packets_of(stored: StoredPicture) -> dict[str, int] | None:
+    """What a decoder needs for a picture: `key`, the cycle with whose packets it begins, and `number`,
+    that of the packet that gives it. None where packets do not give it to any decoder, or not all of
+    them are in the log."""
     own = stored.own
     return {"key": own["key"], "number": own["number"]} if stored.is_of_packets else None
 

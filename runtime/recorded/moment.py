@@ -99,7 +99,8 @@ class Moments:
     def key_of(self, topic: str, cycle: int) -> int:
         """The cycle of the key frame that the picture of a topic in a cycle needs. `LogNotFound` where
         packets do not give that picture."""
-        needs = _needs(message_of(self._log, topic, cycle))
+        stored = _stored(message_of(self._log, topic, cycle))
+        needs = None if stored is None else packets_of(stored)
         if needs is None:
             raise LogNotFound(f"cycle {cycle}: packets do not give the picture of {topic}")
         return needs["key"]
@@ -272,6 +273,7 @@ class Moments:
         for name, topic in self.pictures.items():
             message = self._last(topic.name, cycle, missing)
             if message is not None:
+                stored = _stored(message)
                 width, height = shown_size(message)
                 rows, columns = message.outline["pixels"].shape[:2]
                 found[name] = {
@@ -281,7 +283,8 @@ class Moments:
                     "width": width,
                     "height": height,
                     "pixels": [columns, rows],
-                    "packets": _needs(message),
+                    "packets": None if stored is None else packets_of(stored),
+                    "damaged": stored is not None and stored.is_damaged,
                 }
         return found
 
@@ -321,10 +324,10 @@ def _end_of(topic: Topic) -> dict[str, str]:
     return {key: topic.metadata.get(key, "") for key in ("task", "port")}
 
 
-def _needs(message: LogMessage) -> dict[str, int] | None:
-    """As `packets_of`; None, too, where the message cannot be read."""
+def _stored(message: LogMessage) -> StoredPicture | None:
+    """How a picture is stored; None where the message cannot be read, or its channel has no codec."""
     try:
-        return packets_of(message)
+        return StoredPicture.parse(message.payload)
     except (LogError, ValueError):
         return None
 

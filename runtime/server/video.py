@@ -53,7 +53,7 @@ class _Film:
 
 
 class _NoPacketsError(Exception):
-    """The camera's pictures come without packets."""
+    """The camera's pictures are not given as packets; its text says why."""
 
 
 class Video:
@@ -101,8 +101,8 @@ class Video:
                 code, reason = await _send_until_gone(websocket, messages)
         except ApiError as error:
             code, reason = (_FULL if error.status == 503 else _NONE), error.text
-        except _NoPacketsError:
-            code, reason = _NONE, "its pictures come without packets: ask for JPEGs"
+        except _NoPacketsError as error:
+            code, reason = _NONE, f"{error}: ask for JPEGs"
         if code == _ENDED and self._channels.closing.is_set() and self._channels.status.running:
             code, reason = _STOPPING, "the server is stopping"
         return code, reason
@@ -160,8 +160,8 @@ class Video:
                     end = shown.end
                 if news:
                     continue
-                if news is None and video.without:
-                    raise _NoPacketsError
+                if news is None and (why := video.withheld):
+                    raise _NoPacketsError(why)
                 if video.closed or film.wakeup.closed:
                     return
                 await changed.wait()

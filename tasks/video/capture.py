@@ -67,6 +67,9 @@ class VideoCapture(Task):
         self._logged_ns = 0
         self._left_out: dict[str, int] = {}
         """What was left out when nothing of it was left to log."""
+        self._damaged = self._damaged_logged = 0
+        """How many pictures were given of damaged packets, and how many when that was last logged."""
+        self._damaged_ns = 0
         self._told = self._told_colors = False
         self._has_failed = False
         self._given = 0
@@ -147,6 +150,9 @@ class VideoCapture(Task):
         if frame is not None:
             self._report_lost(ctx, reader)
             self._publish(ctx, image, frame)
+            if frame.origin is not None and frame.origin.is_damaged:
+                self._damaged += 1
+                self._report_damaged(ctx, reader)
         elif reader.frames.drained:
             self._end(ctx, reader)
 
@@ -229,6 +235,7 @@ class VideoCapture(Task):
 
     def _end(self, ctx: Context, reader: Reader) -> None:
         self._report_lost(ctx, reader, now=True)
+        self._report_damaged(ctx, reader, now=True)
         if reader.error is not None and not self._has_failed:
             self._has_failed = True
             ctx.report("error", reader.error.code)
@@ -253,6 +260,16 @@ class VideoCapture(Task):
             ctx.log.warning("frames lost", **{it.replace(" ", "_"): n for it, n in lost.items()})
             self._logged, self._logged_ns = lost, ctx.now_ns
         self._left_out = left_out
+
+    def _report_damaged(self, ctx: Context, reader: Reader, *, now: bool = False) -> None:
+        is_due = now or ctx.now_ns - self._damaged_ns >= _LOG_EVERY_NS
+        if self._damaged > self._damaged_logged and is_due:
+            ctx.log.warning(
+                "packets missing or damaged",
+                source=reader.name,
+                damaged_pictures=self._damaged,
+            )
+            self._damaged_logged, self._damaged_ns = self._damaged, ctx.now_ns
 
     def interrupt(self, ctx: Context) -> None:  # noqa: ARG002
         if self._reader is not None:

@@ -80,11 +80,11 @@ def test_what_is_kept_is_bounded(monkeypatch):
 
 def test_a_picture_without_packets_is_told_from_one_that_is_to_come():
     video = LiveVideo()
-    assert not video.without
+    assert not video.withheld
     bare = image(0)
     bare.video = None
     video.offer(0, bare)
-    assert (video.without, video.entry()) == (True, None)
+    assert (video.withheld, video.entry()) == ("its pictures come without packets", None)
 
 
 def test_damaged_packets_are_not_for_viewers():
@@ -94,7 +94,10 @@ def test_damaged_packets_are_not_for_viewers():
     hurt = image(1)
     hurt.video = replace(hurt.video, is_damaged=True)
     video.offer(1, hurt)
-    assert (video.without, video.entry()) == (True, None)
+    why = "packets of its pictures were missing or damaged"
+    assert (video.withheld, video.entry()) == (why, None)
+    video.offer(2, image(2, begins=True))
+    assert (video.withheld, video.entry()) == ("", 2)
 
 
 @pytest.mark.parametrize(

@@ -73,9 +73,9 @@ import {loadMoment, place} from "./timeline/moments.js";
  *   shadows: Record<string, {of: string, compared: number, disagreed: number}>,
  *   steps_ms: Record<string, number>, rates_hz: Record<string, number>,
  *   images: Record<string, {cycle: number, at_ns: number, url: string, whole: string, width: number, height: number,
- *     pixels: [number, number], packets: {key: number, number: number} | null}>}} Moment
+ *     pixels: [number, number], packets: {key: number, number: number} | null, damaged: boolean}>}} Moment
  *   url: of a picture as wide as it is shown; whole: of all of it; width, height: as it is shown; pixels: how many it has;
- *   packets: those that give it */
+ *   packets: those that give it; damaged: whether some that it may need are missing or damaged */
 /** @typedef {"opening" | "open" | "lost" | "left" | "over"} Connection */
 /** @typedef {"loading" | "running" | "degraded" | "paused" | "stuck" | "stopping" | "ended" | "gone"} State */
 /** bad: whether an error has ended it. @typedef {{state: State, text: string, detail: string, bad?: boolean}} Stated */

@@ -83,6 +83,7 @@ def test_a_moment_is_what_the_log_holds_up_to_it(recorded, log):
                     "key": message.cycle - message.cycle % KEY_EVERY,
                     "number": message.cycle,
                 },
+                "damaged": False,
             }
         later = cycles[cycles.index(cycle) + 1 :]
         before = cycles[: cycles.index(cycle)]

@@ -16,19 +16,21 @@ from flowrun.runtime.testing import run_task
 from flowrun.tasks.video import capture as capture_module
 from flowrun.tasks.video.capture import VideoCapture, VideoError
 from flowrun.tasks.video.numbering import Frame
+from flowrun.tasks.video.packets import Origin
 
 S = 1_000_000_000
 
 
 class Script:
     """A reader. `steps`: what each `take` gives: a time, or None for no frame; it is at its end after
-    them. `damage`: how much is damaged after each."""
+    them. `damages`: how much is damaged after each. `origin`: that of each frame."""
 
     live, policy, fps = False, "every_frame", 29.97003
     is_hdr, pixel_aspect = False, 1.0
     name, width, height = "script", 4, 2
     error: VideoError | None = None
     has_packets = True
+    origin: Origin | None = None
 
     def __init__(self, *steps: int | None, drops: int = 0, damages: int = 0, **more: Any) -> None:
         self.steps = list(steps)
@@ -69,7 +71,8 @@ class Script:
         return self.frame_at(time_ns)
 
     def frame_at(self, time_ns: int) -> Frame:
-        return Frame(np.full((2, 4, 3), self.number, np.uint8), self.number, None, time_ns)
+        pixels = np.full((2, 4, 3), self.number, np.uint8)
+        return Frame(pixels, self.number, None, time_ns, self.origin)
 
     def skip_to(self, played_ns: int, frame: Frame, wait_s: float = 0.0) -> Frame:
         assert wait_s == 0
@@ -207,6 +210,17 @@ def test_losses_are_logged_every_ten_seconds_and_at_the_end(play: Callable[..., 
     assert play(Script(*range(12)), period_ns=S).lines("frames lost") == []
     played = play(Script(*range(10), drops=1), period_ns=S, cycles=10)
     assert played.lines("frames lost") == []
+
+
+@pytest.mark.parametrize("is_damaged", [True, False])
+def test_damaged_pictures_are_logged_every_ten_seconds_and_at_the_end(
+    play: Callable[..., Played], is_damaged: bool
+) -> None:
+    origin = Origin(0, 0, 0, drained=False, is_damaged=is_damaged)
+    lines = play(Script(*range(25), origin=origin), period_ns=S).lines("packets missing or damaged")
+    assert [(it["source"], it["damaged_pictures"]) for it in lines] == [
+        ("script", count) for count in (11, 21, 25) if is_damaged
+    ]
 
 
 def test_a_source_says_what_it_opened_and_stops(play: Callable[..., Played]) -> None:

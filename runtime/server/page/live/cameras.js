@@ -82,6 +82,8 @@ export function Cameras() {
   </section>`;
 }
 
+const DAMAGED = "packets of this picture, or before it, are missing or damaged: it shows what the run made of the others";
+
 /** @param {{channel: Channel, live: boolean, several: boolean, alone: boolean, marks: Marks, onAlone: () => void}} props */
 function Screen({channel, live, several, alone, marks, onAlone}) {
   const run = useKnown();
@@ -115,6 +117,7 @@ function Screen({channel, live, several, alone, marks, onAlone}) {
       ${behind !== null && live && run.moment === null && html`<span class="behind">answer is ${millis(behind)} behind</span>`}
       ${then && past.shown && !past.error && html`<span class="behind">${exact ? "exact" : insteadOf(past.shown, then)}</span>`}
       ${exact && early > 0 && marks.boxes && html`<span class="behind">${early * 1e6 < FRESH_NS ? `boxes are of ${millis(early)} before` : "no boxes of this picture"}</span>`}
+      ${then?.damaged && html`<span class="form" title=${DAMAGED}>damaged</span>`}
       ${past.form && html`<span class="form" title=${past.form}>as JPEGs: ${past.form}</span>`}
       ${live && channel.packets && why && form !== "none" && html`<span class="form" title=${why}>as JPEGs: ${why}</span>`}
       <span class="tools">
@@ -168,7 +171,7 @@ function useStream(channel, live) {
       failed: reason => {
         const next = form === "packets" && channel.jpegs ? "jpeg" : channel.jpegs ? "img" : "none";
         if (next === "none") setNote(reason);
-        setWhy(reason);
+        setWhy(reason.replace(/: ask for JPEGs.*/, ""));
         setForm(next);
       },
     });
