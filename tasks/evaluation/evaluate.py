@@ -89,7 +89,7 @@ def evaluate(
     task does not take, and `UsageError` where a model cannot be started. What was answered until then,
     or until Ctrl-C, is in the store.
     """
-    runs, left_out = read_runs(paths, tasks=tasks)
+    runs, left_out = read_runs(paths, tasks=tasks, store=store)
     found = Chosen(runs, labels, most)
     found.notes[:0] = left_out
     if not found.asked:

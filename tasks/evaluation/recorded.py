@@ -23,6 +23,7 @@ from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.recorded.graph import graph_of
 from flowrun.runtime.replay.values import plain
 from flowrun.runtime.testbench.pairs import PictureAt
+from flowrun.runtime.testbench.store import Store, key_of
 from flowrun.runtime.wording import listed, nearest
 
 __all__ = [
@@ -107,16 +108,19 @@ class RecordedRun:
 
 
 def read_runs(
-    paths: Sequence[Path], *, tasks: Collection[str] = ()
+    paths: Sequence[Path], *, tasks: Collection[str] = (), store: Store | None = None
 ) -> tuple[list[RecordedRun], list[str]]:
     """What the runs at `paths` asked; and a sentence on each that is left out, because it cannot be
-    read, or has none of `tasks`. Raises what `read_run` raises for the first one where none is left."""
+    read, or has none of `tasks`. Raises what `read_run` raises for the first one where none is left.
+
+    store: remembers what ended runs asked.
+    """
     found: list[RecordedRun] = []
     notes: list[str] = []
     first: LogError | UsageError | None = None
     for path in paths:
         try:
-            found.append(read_run(path, len(found), tasks=tasks))
+            found.append(read_run(path, len(found), tasks=tasks, store=store))
         except (LogError, UsageError) as error:
             first = first or error
             text = str(error)
@@ -126,11 +130,14 @@ def read_runs(
     return found, notes
 
 
-def read_run(path: Path, number: int, *, tasks: Collection[str] = ()) -> RecordedRun:
+def read_run(
+    path: Path, number: int, *, tasks: Collection[str] = (), store: Store | None = None
+) -> RecordedRun:
     """What the run at `path` asked, of those `tasks`, or of all. `LogError` if it cannot be read;
     `UsageError` if it has no such task.
 
     number: the place of the run in the list of runs.
+    store: remembers it, by size and time of the files, once the run has ended and nothing of it is lost.
     """
     with Log(path) as log:
         askings = list(_askings(graph_of(log), log.topics, shadows_of(log)))
@@ -149,12 +156,39 @@ def read_run(path: Path, number: int, *, tasks: Collection[str] = ()) -> Recorde
             log.start_ns or 0,
             [it for it in askings if not tasks or it.task in tasks],
         )
-        _read(run, log, number)
+        run.without_picture, rows = _known(run, log, store)
+    for place, cycle, time_ns, about, *rest in rows:
+        asking = run.askings[place]
+        run.asked.append(
+            Asked(number, asking, cycle, time_ns, PictureAt(asking.topic, about), *rest)
+        )
     return run
 
 
-def _read(run: RecordedRun, log: Log, number: int) -> None:
-    outputs = {(it.task, it.port): it for it in run.askings}
+def _known(run: RecordedRun, log: Log, store: Store | None) -> list[Any]:
+    """What `_read` gives, or gave before for the same files."""
+    if store is None or not log.finished:
+        return _read(run, log)
+    files = []
+    for slab in log.slabs:
+        stat = slab.path.stat()
+        files.append([slab.path.name, stat.st_size, stat.st_mtime_ns, stat.st_ino])
+    outputs = [[it.task, it.port] for it in run.askings]
+    key = key_of("asked", 1, str(run.path.resolve()), files, outputs)
+    known = store.get([key])
+    if key not in known:
+        known[key] = _read(run, log)
+        if log.loss is None:
+            store.put([(key, known[key])])
+    found: list[Any] = known[key]
+    return found
+
+
+def _read(run: RecordedRun, log: Log) -> list[Any]:
+    """The number of answers without a picture; and of each other the place of its `Asking`, cycle,
+    time, cycle of the picture, and the last three fields of `Asked`: plain, so that they can be kept."""
+    without_picture, rows = 0, []
+    outputs = {(it.task, it.port): place for place, it in enumerate(run.askings)}
     topics = log.topics
     by_topic = {
         name: outputs[output]
@@ -172,18 +206,19 @@ def _read(run: RecordedRun, log: Log, number: int) -> None:
             elif topic == CONTROL_TOPIC:
                 _note_set(live, cycle, payload)
             elif topic in by_topic:
-                asking = by_topic[topic]
+                asking = run.askings[by_topic[topic]]
                 answer = _fields(topics[topic], payload)
                 about = answer.get("frame_cycle")
                 picture = PictureAt(asking.topic, about if isinstance(about, int) else cycle)
                 if picture not in at:
-                    run.without_picture += 1
+                    without_picture += 1
                     continue
                 key = _picture_key(at[picture], pictures[asking.topic])
                 now = next(
                     it for since, it in reversed(live[asking.task]) if since <= picture.cycle
                 )
-                run.asked.append(Asked(number, asking, cycle, time_ns, picture, key, now, answer))
+                rows.append([by_topic[topic], cycle, time_ns, picture.cycle, key, now, answer])
+    return [without_picture, rows]
 
 
 def _note_set(live: dict[str, list[tuple[int, dict[str, Any]]]], cycle: int, payload: Any) -> None:
