@@ -16,8 +16,9 @@ export function millis(ms) {
   if (!known(ms)) return "–";
   return ms < 1000 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
+const NUMBERS = new Intl.NumberFormat("en");  // `toLocaleString` looks for one each time
 /** @param {unknown} n */
-export const count = n => known(n) ? n.toLocaleString("en") : "–";
+export const count = n => known(n) ? NUMBERS.format(n) : "–";
 /** @param {number} n @param {string} one @param {string} [many] */
 export const counted = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 

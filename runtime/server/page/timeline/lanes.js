@@ -1,6 +1,6 @@
 // @ts-check
 // The lanes as they are drawn, and which cycle is where in them.
-import {html, useEffect, useLayoutEffect, useRef, useState} from "../html.js";
+import {html, useEffect, useLayoutEffect, useMemo, useRef, useState} from "../html.js";
 
 /** What `GET .../lanes` gives.
  * @typedef {{kind: string, task: string, counts: number[]}} Lane
@@ -96,10 +96,10 @@ function quiet(frames) {
   return found;
 }
 
-/** @param {CanvasRenderingContext2D} pen @param {Lanes} lanes @param {(Lane | Marks)[]} rows @param {number} width
- * @param {number | null} cycle @param {Span | null} range @param {(name: string) => string} color
+/** All but the cursor. @param {CanvasRenderingContext2D} pen @param {Lanes} lanes @param {(Lane | Marks)[]} rows
+ * @param {number} width @param {Span | null} range @param {(name: string) => string} color
  */
-function draw(pen, lanes, rows, width, cycle, range, color) {
+function draw(pen, lanes, rows, width, range, color) {
   const height = HEAD + rows.length * ROW;
   const bins = lanes.frames.length;
   pen.clearRect(0, 0, width, height);
@@ -136,17 +136,21 @@ function draw(pen, lanes, rows, width, cycle, range, color) {
       pen.fillRect(bin * width / bins, bottom - high, Math.max(1.5, width / bins - .5), high);
     });
   });
-  const part = cycle === null ? 1 : partAt(lanes, cycle);
-  if (part >= 0 && part <= 1) {
-    const x = Math.min(Math.max(part * width, 1), width - 1);
-    pen.fillStyle = color("--accent");
-    pen.fillRect(x - 1, 0, 2, height);
-    pen.beginPath();
-    pen.moveTo(x - 5, 0);
-    pen.lineTo(x + 5, 0);
-    pen.lineTo(x, 7);
-    pen.fill();
-  }
+}
+
+/** Where somebody looks. @param {CanvasRenderingContext2D} pen @param {number} part of the width @param {number} width
+ * @param {number} height @param {string} color
+ */
+function drawCursor(pen, part, width, height, color) {
+  if (part < 0 || part > 1) return;
+  const x = Math.min(Math.max(part * width, 1), width - 1);
+  pen.fillStyle = color;
+  pen.fillRect(x - 1, 0, 2, height);
+  pen.beginPath();
+  pen.moveTo(x - 5, 0);
+  pen.lineTo(x + 5, 0);
+  pen.lineTo(x, 7);
+  pen.fill();
 }
 
 /** What was not recorded. @param {CanvasRenderingContext2D} pen @param {Lanes} lanes @param {[number, number]} ends in ns
@@ -227,19 +231,33 @@ export function LaneChart({lanes, marks, cycle, range, text, onMove, onRange, on
     scheme.addEventListener("change", repaint);
     return () => { sizes.disconnect(); themes.disconnect(); scheme.removeEventListener("change", repaint); };
   }, []);
+  // What a drag leaves as it is, is drawn once: of all that a moment changes it took the longest.
+  const still = useMemo(() => document.createElement("canvas"), []);
+  const cursor = useRef("");
   useLayoutEffect(() => {
     const element = /** @type {HTMLCanvasElement} */ (canvas.current);
-    const dots = devicePixelRatio || 1;
-    element.width = Math.max(1, width * dots);
-    element.height = height * dots;
-    const pen = /** @type {CanvasRenderingContext2D} */ (element.getContext("2d"));
+    const dots = pixels();
+    still.width = Math.max(1, width * dots);
+    still.height = height * dots;
+    const pen = /** @type {CanvasRenderingContext2D} */ (still.getContext("2d"));
     pen.scale(dots, dots);
     // A colour of the page, which may be light-dark(): as it is computed here.
     const color = (/** @type {string} */ name) => {
       element.style.color = `var(${name})`;
       return getComputedStyle(element).color;
     };
-    if (width) draw(pen, lanes, rows, width, cycle, range, color);
+    cursor.current = color("--accent");
+    if (width) draw(pen, lanes, rows, width, range, color);
+  }, [lanes, marks, range?.from, range?.to, width, height, theme]);
+  useLayoutEffect(() => {
+    const element = /** @type {HTMLCanvasElement} */ (canvas.current);
+    if (element.width !== still.width || element.height !== still.height) [element.width, element.height] = [still.width, still.height];
+    const pen = /** @type {CanvasRenderingContext2D} */ (element.getContext("2d"));
+    pen.resetTransform();
+    pen.clearRect(0, 0, element.width, element.height);
+    pen.drawImage(still, 0, 0);
+    pen.scale(pixels(), pixels());
+    if (width) drawCursor(pen, cycle === null ? 1 : partAt(lanes, cycle), width, height, cursor.current);
   }, [lanes, marks, cycle, range?.from, range?.to, width, height, theme]);
 
   const part = (/** @type {MouseEvent} */ event) => {
@@ -306,6 +324,9 @@ export function LaneChart({lanes, marks, cycle, range, text, onMove, onRange, on
       since((timeAt(lanes, /** @type {number} */ (hover)) - lanes.start_ns) / 1e9, .1)}</output>`}
   </div>`;
 }
+
+/** Of the screen, to one of the page. */
+const pixels = () => devicePixelRatio || 1;
 
 /** A part of the run around a cycle, `factor` times as long as the present one; null for all of it.
  * @param {Lanes} lanes @param {number} around @param {number} factor @returns {Span | null}
