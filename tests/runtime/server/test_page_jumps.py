@@ -186,6 +186,40 @@ def test_the_key_frame_that_a_fast_hand_passes_is_shown(dragged):
     assert nearest(page, pictures, "#dragged") == 5
 
 
+def test_the_next_key_frame_comes_while_the_one_that_is_passed_is_decoded(dragged):
+    page, pictures = dragged(KEY_EVERY + 3, 5)
+    page.evaluate("const at = performance.now(); performance.now = () => at; null")
+    page.evaluate("window.first_wish = film.picture(wishes[0], near); null")
+    page.wait_for("replies.length == 1")
+    page.evaluate("window.second_wish = film.picture(wishes[1], near); null")
+    page.wait_for("replies.length == 2")
+    assert not page.evaluate("replies[0].signal.aborted || shown.length")
+    # Whichever comes first is decoded: nobody waits for the other one.
+    page.evaluate("replies[1].go(); null")
+    page.wait_for("replies[0].signal.aborted")
+    page.evaluate("holds = false; second_wish.then(draw)")
+    assert page.evaluate("shown.at(-1)") == 5
+    assert nearest(page, pictures, "#dragged") == 5
+    assert not page.evaluate(f"shown.includes({KEY_EVERY})")
+
+
+def test_packets_that_came_in_parts_give_the_exact_picture(dragged):
+    """What a drag has left of a group's packets is completed, not asked for twice."""
+    last = KEY_EVERY - 1
+    page, pictures = dragged(KEY_EVERY + 3, 1, last)
+    page.evaluate("const at = performance.now(); performance.now = () => at; null")
+    for wish in (0, 1):
+        page.evaluate(f"film.picture(wishes[{wish}], near); null")
+        page.wait_for(f"replies.length == {wish + 1}")
+    page.evaluate("holds = false; replies[1].go(); film.picture(wishes[2], near).then(draw)")
+    assert page.evaluate("shown.at(-1)") == last
+    assert nearest(page, pictures, "#dragged") == last
+    cycles = page.evaluate("film.groups.get(0).messages.map(it => it.cycle)")
+    pictured = cycles[1:]  # after the configuration
+    assert pictured == list(range(len(pictured)))
+    assert len(pictured) > last
+
+
 def test_a_key_frame_that_does_not_come_is_not_waited_for(dragged):
     page, _ = dragged(KEY_EVERY + 3, 5)
     page.evaluate("film.picture(wishes[0], near); null")

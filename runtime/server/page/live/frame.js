@@ -4,6 +4,7 @@ import {address} from "../api.js";
 import {html, useEffect, useState} from "../html.js";
 import {useKnown} from "../known.js";
 import {place} from "../timeline/moments.js";
+import {drawn} from "../timeline/pictures.js";
 
 const WIDE = 192;  // twice as wide as it is shown, for fine screens
 const TRIES = 4;
@@ -21,8 +22,12 @@ export function Frame({task, cycle}) {
   useEffect(() => {
     setTries(0);
     setWaits(false);
-    const timer = setTimeout(() => setRested(its), REST_MS);
-    return () => clearTimeout(timer);
+    let over = false;
+    const timer = setTimeout(async () => {
+      await drawn(null, () => over);  // the server would decode while the browser does, on the same cores
+      if (!over) setRested(its);
+    }, REST_MS);
+    return () => { over = true; clearTimeout(timer); };
   }, [its]);
   useEffect(() => {  // the cycle may not be in the log yet
     if (!waits || tries >= TRIES) return;

@@ -13,7 +13,9 @@ const AHEAD = 30;               // pictures whose packets are loaded with those 
 const MOST_QUEUED = 8;          // packets in the decoder: all that is done in vain when another picture is wanted
 const SETTLE_MS = 40;           // after this long without a picture, a decoder seems to hold it back for its order
 const SOON_MS = 80;             // between pictures that are shown on the way to the one that is wanted
+const DRAWING = 1 / 5;          // of the time at most goes into drawing them: a busy machine would do little else
 const PASSING_MS = 300;         // after this long without a packet, the key frame of a group that is passed is given up
+const DECODING_MS = 1000;       // the same where the decoder has all that it should need: a busy machine is slow
 const GROUP_BYTES = 64 << 20;   // of packets that one camera keeps
 const KEPT_BYTES = 160 << 20;   // of decoded pictures that are kept, of all cameras
 
@@ -50,6 +52,7 @@ class Group {
       const reply = await fetch(address(this.url, {cycle, ahead, from: before < 0 ? this.key : before + 1}), {signal: loading.signal});
       if (!reply.ok || !reply.body) throw await refusal(reply);
       for await (const message of inSequence(reply.body.getReader())) {
+        if (loading.signal.aborted) return;  // the rest of a part of the reply is there all the same
         const isText = typeof message === "string";
         const its = isText ? before : Number(new DataView(message).getBigUint64(8, true));
         this.size += isText ? message.length : message.byteLength;
@@ -155,6 +158,8 @@ export class Film {
     this.configured = "";
     /** The cycle of what somebody sees, and since when. @type {{cycle: number | null, at: number}} */
     this.seen = {cycle: null, at: 0};
+    /** How long it took to draw the last picture on the way. */ this.drawing_ms = 0;
+    /** Whether somebody has gone on before there was a picture of where they were. */ this.hurries = false;
     /** What is shown soon, on the way. @type {{picture: Picture, timer: number} | null} */ this.next = null;
     /** What is waited for; quiet: nobody does yet.
      * @type {(Wanted & {quiet: boolean, near: Near, done: (found: Picture | null, error?: Error) => void}) | null} */
@@ -170,6 +175,7 @@ export class Film {
    *   what is seen: the latest that is decoded, which may be the key frame of a group that a fast hand passes
    * @returns {Promise<Picture | null>} */
   picture(wanted, near) {
+    this.hurries = this.want?.quiet === false && this.want.key !== wanted.key;
     this.give(null);
     this.keeps = this.before === wanted.key;
     this.before = wanted.key;
@@ -247,7 +253,7 @@ export class Film {
    * @param {Picture} picture @param {number} key */
   showSoon(picture, key) {
     this.forget();
-    const due = this.seen.at + SOON_MS - performance.now();
+    const due = this.seen.at + Math.max(SOON_MS, this.drawing_ms / DRAWING) - performance.now();
     if (due <= 0) this.show(picture, key);
     else this.next = {picture, timer: setTimeout(() => { this.next = null; this.show(picture, key); }, due)};
   }
@@ -258,6 +264,7 @@ export class Film {
     if (!want || cycle === null || !this.isNearer(cycle)) { image.close?.(); return; }
     this.note(cycle);
     want.near(picture, key);
+    this.drawing_ms = performance.now() - this.seen.at;
   }
 
   /** Show nothing more on the way. */
@@ -290,27 +297,37 @@ export class Film {
     this.runs = false;
   }
 
-  /** Whether the decoder is about to give the key frame of another group than that of the wanted picture: a hand that
-   * drags fast passes groups sooner than a picture of any comes, and would see nothing. @param {number} key of the wanted one */
-  isPassing(key) {
+  /** The group whose key frame the decoder is about to give, if it is another than that of the wanted picture: a hand
+   * that drags fast passes groups sooner than a picture of any comes, and would see nothing. @param {number} key of the
+   * wanted one @returns {Group | null} */
+  passed(key) {
     const {group} = this;
-    if (!group || group.key === key || group.error || this.given.size || !this.isNearer(group.key)) return false;
-    return (group.loading !== null || group.messages.length > 0) && performance.now() - this.fedAt < PASSING_MS;
+    if (!group || group.key === key || group.error || this.given.size || !this.isNearer(group.key)) return null;
+    const comes = group.messages.length > 0 || (group.loading !== null && !this.groups.get(key)?.messages.length);
+    const most_ms = group.between(group.key, this.fed) > this.needed ? DECODING_MS : PASSING_MS;
+    return comes && performance.now() - this.fedAt < most_ms ? group : null;
   }
 
-  /** Feed the decoder what the key frame of a group still needs. @param {Group} group */
-  async pass(group) {
-    const next = group.messages[this.fed];
-    const held = Number.isFinite(this.held) ? this.held : MOST_QUEUED;
-    const isNeeded = group.between(group.key, this.fed) <= held;
-    if (!next && isNeeded && !group.loading && !group.over) group.load(group.end, AHEAD);
-    if (next && isNeeded && this.decoding.queued < MOST_QUEUED) this.feed(next);
+  /** How many pictures after a key frame the decoder needs to give it, as far as that is known. */
+  get needed() { return Number.isFinite(this.held) ? this.held : MOST_QUEUED; }
+
+  /** Feed the decoder what the key frame of a group still needs, and have that of the wanted one come meanwhile.
+   * @param {Group} group @param {number} key of the wanted one */
+  async pass(group, key) {
+    const next = this.groupOf(key, group);
+    if (!next.messages.length && !next.loading && !next.error) next.load(key, this.needed);
+    const message = group.messages[this.fed];
+    const isNeeded = group.between(group.key, this.fed) <= this.needed;
+    if (!isNeeded) group.stop();
+    else if (!message && !group.loading && !group.over) group.load(group.end, AHEAD);
+    if (message && isNeeded && this.decoding.queued < MOST_QUEUED) this.feed(message);
     else await this.news(PASSING_MS);
   }
 
   /** @param {NonNullable<Film["want"]>} want */
   async step(want) {
-    if (this.group && this.isPassing(want.key)) { await this.pass(this.group); return; }
+    const passed = this.passed(want.key);
+    if (passed) { await this.pass(passed, want.key); return; }
     const group = this.groupOf(want.key);
     if (this.group !== group || this.given.has(want.number)) this.begin(group);
     if (group.error) { const {error} = group; group.error = ""; throw new Error(error); }
@@ -318,7 +335,7 @@ export class Film {
     if (group.end < want.cycle) group.load(want.cycle, group.messages.length ? AHEAD : held);
     const next = group.messages[this.fed];
     if (next && (next.cycle <= want.cycle || group.between(want.cycle, this.fed) < held)) {
-      if (this.decoding.queued < MOST_QUEUED) this.feed(next); else await this.news();
+      if (this.decoding.queued < this.most) this.feed(next); else await this.news();
       return;
     }
     if (this.decoding.queued || (!next && group.loading)) { await this.news(); return; }
@@ -333,15 +350,19 @@ export class Film {
     if (this.want === want) throw new Error("its packets do not give it");
   }
 
-  /** @param {number} key */
-  groupOf(key) {
+  /** How many packets may wait in the decoder: of a group that may be passed, too, what its key frame needs. */
+  get most() { return this.hurries && !this.given.size ? Math.min(this.held + 1, MOST_QUEUED) : MOST_QUEUED; }
+
+  /** The group of a key frame, now the one used last. No other's packets come any more but those of `passed`.
+   * @param {number} key @param {Group | null} [passed] */
+  groupOf(key, passed = null) {
     const found = this.groups.get(key) ?? new Group(this.url, key, () => this.wake());
     this.groups.delete(key);
     this.groups.set(key, found);
     let size = 0;
     for (const group of [...this.groups.values()].reverse()) {
       size += group.size;
-      if (group !== found) group.stop();
+      if (group !== found && group !== passed) group.stop();
       if (group !== found && size > GROUP_BYTES) this.groups.delete(group.key);
     }
     return found;

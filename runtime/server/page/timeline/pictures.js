@@ -89,9 +89,9 @@ export function insteadOf(shown, then) {
   return `${shown.cycle === shown.key ? "key frame" : "another picture"}${far}; the exact one comes`;
 }
 
-/** Once the pictures of a moment are drawn, as far as they can be had. @param {number} cycle of the moment
- * @param {() => boolean} isOver whether nobody waits any more */
+/** Once the pictures of a moment are drawn, as far as they can be had. @param {number | null} cycle of the moment; null
+ *   for whichever is looked at @param {() => boolean} isOver whether nobody waits any more */
 export async function drawn(cycle, isOver) {
-  while (!isOver() && document.querySelector(`.screen[data-moment]:not([data-moment="${cycle}"]), .screen[data-past="coming"]`))
-    await new Promise(requestAnimationFrame);
+  const other = cycle === null ? "" : `.screen[data-moment]:not([data-moment="${cycle}"]), `;
+  while (!isOver() && document.querySelector(`${other}.screen[data-past="coming"]`)) await new Promise(requestAnimationFrame);
 }
