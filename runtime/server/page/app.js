@@ -2,7 +2,8 @@
 // The page: its parts, and what they show.
 import {get, listen, Refused, why} from "./api.js";
 import {html, render, useCallback, useEffect, useLayoutEffect} from "./html.js";
-import {run, useKnown} from "./known.js";
+import {idOf, run, useKnown} from "./known.js";
+import {keepAddress, placeAsked} from "./location.js";
 import {useSaid} from "./said.js";
 import {AnswerList} from "./live/answers.js";
 import {Cameras} from "./live/cameras.js";
@@ -52,22 +53,34 @@ async function begin(complain) {
   }
   run.connection = "opening";
   await run.loadRuns();
+  const asked = placeAsked();
   if (!run.pipelines.length) {
-    // ?run=ID&cycle=N, as reports link to a moment.
-    const asked = new URLSearchParams(location.search);
-    const chosen = asked.get("run") ?? run.runs[0]?.id;
-    const cycle = asked.get("cycle") ?? "";
+    const chosen = asked.run ?? run.runs[0]?.id;
     if (!chosen) run.unopened = "This server has no run to show.";
-    else {
-      await run.open(chosen).catch(error => { run.unopened = why(error); });
-      if (/^\d+$/.test(cycle)) await run.look(Number(cycle));
-    }
-  } else if (run.served) {
-    await followPipeline(complain);
-  } else {
-    follow(complain);
+    else await run.open(chosen, asked).catch(error => { run.unopened = why(error); });
+  } else if (asked.run !== null || asked.cycle !== null) {
+    run.live = await get("api/v0/report").then(idOf, () => null);
+    await goTo(asked).catch(error => complain(why(error)));
   }
+  run.listeners.add(keepAddress(() => run.unopened ? placeAsked() : run.place, async place => {
+    if (run.recorded !== null && isOfLive(place)) {
+      location.reload();  // as if the page had just been opened
+      await new Promise(() => {});
+    }
+    await goTo(place).catch(error => complain(why(error)));
+  }));
+  if (run.served) await followPipeline(complain);
+  else if (run.pipelines.length) follow(complain);
   run.changed();
+}
+
+/** Whether a place is in the live run. @param {import("./location.js").Place} place */
+const isOfLive = place => place.run === null ? run.pipelines.length > 0 : place.run === run.live;
+
+/** Show a place. @param {import("./location.js").Place} place not of the live run while a recorded one is shown */
+async function goTo(place) {
+  if (!isOfLive(place) && place.run !== null && place.run !== run.recorded) await run.open(place.run, place);
+  else await run.look(place.cycle);
 }
 
 /** Follow the run of a pipeline that is started and stopped by its server, whenever it runs.

@@ -124,6 +124,7 @@ export class Known {
     /** Runs whose logs can be looked at, the newest first. @type {RunSummary[]} */ this.runs = [];
     /** Of the recorded run that is shown; null: the live one. @type {string | null} */ this.recorded = null;
     /** All runs of the fleet that the recorded run is of; null: it is of none. @type {RecordedFleet | null} */ this.fleet = null;
+    /** The id of the live run, of which there may be no log. @type {string | null} */ this.live = null;
     /** What the server starts and stops, or the one run that it has; none where it has recorded runs alone.
      * @type {Pipeline[]} */ this.pipelines = [];
     /** @type {Set<() => void>} */ this.listeners = new Set();
@@ -171,6 +172,7 @@ export class Known {
   takeReport(report) {
     this.replaced ||= this.report !== null && isOfAnotherRun(this.report, report);
     this.report = report;
+    this.live = idOf(report);
     this.heardAt = performance.now();
     this.takeSettings(report.settings ?? {});
     /** @type {Record<string, number>} */ const p50 = {};
@@ -269,9 +271,11 @@ export class Known {
   get logged() {
     if (this.recorded !== null) return this.recorded;
     // The server that had the live run's log has ended with it; that of all pipelines has its folder.
-    const path = this.pipeline && this.connection !== "open" ? this.report?.log?.path : null;
-    return path ? path.split("/").filter(Boolean).at(-1) ?? "current" : "current";
+    return this.pipeline && this.connection !== "open" && this.live || "current";
   }
+
+  /** What is shown, as the page's address says it: the live run has an id there where somebody looks back in it. */
+  get place() { return {run: this.recorded ?? (this.moment === null ? null : this.live), cycle: this.moment}; }
 
   /** Look at a cycle, or at what happens now. Of many calls in a row, the last one counts.
    * @param {number | null} cycle */
@@ -309,8 +313,9 @@ export class Known {
     this.changed();
   }
 
-  /** Show a recorded run at a time, or at its last cycle. @param {string} id @param {number} [at_ns] */
-  async open(id, at_ns) {
+  /** Show a recorded run at a cycle or a time, or at its last cycle.
+   * @param {string} id @param {{cycle?: number | null, at_ns?: number}} [at] */
+  async open(id, {cycle = null, at_ns} = {}) {
     const run = await get(place(id));
     this.unopened = "";
     this.recorded = id;
@@ -326,7 +331,7 @@ export class Known {
     [this.moment, this.then, this.unseen] = [null, null, ""];
     if (!this.fleet?.parts.some(({runs}) => runs.some(it => it.id === id))) this.fleet = null;
     if (run.part && !this.fleet) this.loadFleet(id);
-    if (run.last_cycle !== null) await this.look(at_ns === undefined ? run.last_cycle : await cycleOf(run, at_ns));
+    if (run.last_cycle !== null) await this.look(cycle ?? (at_ns === undefined ? run.last_cycle : await cycleOf(run, at_ns)));
     this.changed();
   }
 
@@ -470,6 +475,9 @@ export class Known {
     return from.length === 1 ? from[0] : null;
   }
 }
+
+/** The id of a run by its report: its log's folder. @param {Report} report */
+export const idOf = report => report.log?.path.split("/").filter(Boolean).at(-1) ?? null;
 
 /** How long a recorded run is, as a report says it. @param {any} run as `GET .../runs/ID` gives it */
 function extentOf({started_ns, from_ns, ended_ns, to_ns, cycles, path, bytes, outputs}) {

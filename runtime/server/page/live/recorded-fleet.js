@@ -28,7 +28,7 @@ export function RecordedFleet({fleet}) {
   const open = ({runs}, ns) => {
     const begun = runs.filter(({from_ns}) => from_ns !== null);
     const found = begun.filter(({from_ns}) => Number(from_ns) <= ns).at(-1) ?? begun[0];
-    if (found) run.open(found.id, ns);
+    if (found) run.open(found.id, {at_ns: ns});
   };
   const shown = (/** @type {Part} */ {runs}) => runs.some(({id}) => id === run.recorded);
   return html`<div class="scroll fleet" tabindex="0" role="region" aria-label="Partitions and links">

@@ -3,6 +3,7 @@
 import {address, post, why} from "../api.js";
 import {Fragment, html, useEffect, useRef, useState} from "../html.js";
 import {useKnown} from "../known.js";
+import {addressOf} from "../location.js";
 import {place} from "../timeline/moments.js";
 import {bytes, clock, count, duration} from "../words.js";
 
@@ -21,6 +22,7 @@ export function Top({say}) {
     try {
       const reply = await post(`api/v0/pipeline/${verb}`, {pipeline_id: name});
       say(reply.message ?? "Done.");
+      if (verb === "start") run.look(null);  // who starts it wants to see it, not what was
     } catch (error) {
       run.asked = null;
       say(why(error), true);
@@ -67,7 +69,7 @@ function Runs({say}) {
   const choose = list => {
     const id = list.value;
     if (id) run.open(id).catch(error => { say(why(error), true); list.value = run.recorded ?? ""; });
-    else location.reload();  // the live run, as if the page had just been opened
+    else location.assign(addressOf({run: null, cycle: null}));  // the live run, as if the page had just been opened
   };
   return html`<select aria-label="Run" value=${run.recorded ?? ""} onFocus=${() => run.loadRuns()}
       onChange=${(/** @type {any} */ event) => choose(event.target)}>
