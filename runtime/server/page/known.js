@@ -435,8 +435,10 @@ export class Known {
     return new Set([...ends].map(owner));
   }
 
-  /** Where the messages of a task, or of one of its ports, come from in the end. @param {string} task @returns {string[]} */
+  /** Where the messages of a task, or of one of its ports, come from in the end; none while the graph is not known.
+   * @param {string} task @returns {string[]} */
   sourcesOf(task) {
+    if (!this.graph) return [];
     const fed = new Set((this.graph?.cnx ?? []).map(wire => owner(wire.dst)));
     return [...this.above(task)].filter(id => !fed.has(id));
   }

@@ -13,12 +13,19 @@ export function placeAsked() {
 }
 
 /** The page's address where it leads to a place. @param {Place} place */
-export function addressOf(place) {
+function addressOf(place) {
   const found = new URL(location.href);
   for (const [name, value] of Object.entries(place)) {
     if (value === null) found.searchParams.delete(name); else found.searchParams.set(name, String(value));
   }
   return found.href;
+}
+
+/** Have the page opened at a place, as if it had not been there before. @param {Place} place */
+export function reopen(place) {
+  const address = addressOf(place);
+  if (address === location.href) location.reload();  // going to where one is does nothing below a fragment
+  else location.assign(address);
 }
 
 /** Have the address follow what is shown. Another run is a step that the back button undoes, and so is looking back in a

@@ -3,7 +3,7 @@
 import {address, post, why} from "../api.js";
 import {Fragment, html, useEffect, useRef, useState} from "../html.js";
 import {useKnown} from "../known.js";
-import {addressOf} from "../location.js";
+import {reopen} from "../location.js";
 import {place} from "../timeline/moments.js";
 import {bytes, clock, count, duration} from "../words.js";
 
@@ -69,7 +69,7 @@ function Runs({say}) {
   const choose = list => {
     const id = list.value;
     if (id) run.open(id).catch(error => { say(why(error), true); list.value = run.recorded ?? ""; });
-    else location.assign(addressOf({run: null, cycle: null}));  // the live run, as if the page had just been opened
+    else reopen({run: null, cycle: null});  // the live run
   };
   return html`<select aria-label="Run" value=${run.recorded ?? ""} onFocus=${() => run.loadRuns()}
       onChange=${(/** @type {any} */ event) => choose(event.target)}>
