@@ -16,6 +16,8 @@ import pytest
 
 from flowrun.msgs import BytesMsg, IntMsg
 from flowrun.runtime.errors import GraphError
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.sinks.mqtt import MqttSink
 from support.helpers import until
@@ -171,6 +173,31 @@ def test_a_broker_that_was_away_gets_what_waits(tmp_path, qos, monkeypatch, capf
         run.join()
     assert [json.loads(it.payload)["fields"]["value"] for it in came] == list(range(30))
     assert ended[0][0].report().tasks["out"].dropped == 0
+
+
+@with_broker
+def test_each_alert_is_published_once_and_by_no_replay(tmp_path):
+    with Broker(tmp_path) as broker, Subscriber(broker.port) as subscriber:
+        graph = f"""
+tasks:
+  - {{id: cam, type: support.pictures.Camera, config: {{limit: 12}}}}
+  - {{id: says, type: support.pictures.Answer}}
+  - {{id: watch, type: Alert, config: {{contains: ['2', '3', '8'], cooldown_s: 0.1}}}}
+  - {{id: tell, type: MqttSink, config: {{topic: alerts, port: {broker.port}, qos: 1}}}}
+cnx:
+  - {{src: cam, dst: says, msg: ImageRgb8Msg}}
+  - {{src: says, dst: watch, msg: PromptResponseMsg}}
+  - {{src: watch, dst: tell, msg: AlertMsg}}
+"""
+        run_graph(tmp_path, graph, directory=tmp_path / "run")
+        with Log(tmp_path / "run") as log:
+            raised = [(it.cycle, it.fields["text"]) for it in log.messages("/watch/alert")]
+            assert Replay(log).run().first is None
+        publish([IntMsg(value=1)], broker.port)  # after all that a replay would have sent
+        bodies = [json.loads(it.payload) for it in subscriber.take(len(raised) + 1)]
+    assert [(it["cycle"], it["fields"]["text"]) for it in bodies[:-1]] == raised
+    assert [it["type"] for it in bodies] == len(raised) * ["AlertMsg"] + ["IntMsg"]
+    assert [said for _, said in raised] == ["\u00fcn\u00ef 2", "\u00fcn\u00ef 8"]
 
 
 @with_broker
