@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         if args.cycle is not None:
             raise UsageError("--cycle is for the page")
         return viewers.view(args)
-    from flowrun.runtime.fleet.record import is_fleet
+    from flowrun.runtime.fleet.record import FLEET_FILE
     from flowrun.runtime.recorded.runs import RecordedRuns
     from flowrun.runtime.server.app import create_view_app
     from flowrun.runtime.server.serve import Server
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         moment = (
             "" if args.cycle is None else f"{'&' if '?' in server.url else '?'}cycle={args.cycle}"
         )
-        tab = "#fleet" if is_fleet(args.run) else ""
+        tab = "#fleet" if (args.run / FLEET_FILE).is_file() else ""
         # Who started it may wait for it.
         print_text(f"{args.run}: {server.url}{moment}{tab}", flush=True)
         threading.Event().wait()

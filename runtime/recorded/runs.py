@@ -108,20 +108,20 @@ class RecordedRuns:
         path, folder = self._path(id_), self._folder
         if path is None or folder is None or self._live is not None:
             return None
-        summaries = {it["id"]: it for it in self.summaries() if it["part"] is not None}
-        paths = {name: it for name, it in self._all().items() if name in summaries}
-        graph = summaries[id_]["graph"] if id_ in summaries else None
-        found: list[str] = []
+        graph = self._summary(id_, path)["graph"]
+        found: dict[str, str] = {}
         for of_fleet in (path.parent, path.parent.parent):
             # As `flowrun up` lays it out, and as one copies it from several machines.
-            names = [
-                name
-                for name, it in paths.items()
-                if of_fleet in (it.parent, it.parent.parent) and summaries[name]["graph"] == graph
-            ]
-            if of_fleet == folder or folder in of_fleet.parents:
-                found = max(found, names, key=len)
-        if len({summaries[it]["part"] for it in found}) < 2:
+            if of_fleet != folder and folder not in of_fleet.parents:
+                continue
+            parts = {}
+            for name, it in self._all().items():
+                if of_fleet in (it.parent, it.parent.parent):
+                    said = self._summary(name, it)
+                    if said["part"] is not None and said["graph"] == graph:
+                        parts[name] = said["part"]
+            found = max(found, parts, key=len)
+        if id_ not in found or len(set(found.values())) < 2:
             return None
         return fleet([self._run(it) for it in found], bins=bins)
 
