@@ -396,7 +396,9 @@ def lock_step(count):
 
             threading.Thread(target=stop_with_it, daemon=True).start()
             run.run()
-            receiver.process.join(10)
+            receiver.process.join(STALLED_S)
+            if receiver.process.exitcode is None:
+                raise TimeoutError("the sender has ended, and the receiver does not")
             if receiver.process.exitcode != 0:
                 raise ChildProcessError(f"the receiver ended with {receiver.process.exitcode}")
     took = took[100:]  # the first wait for the receiver to begin
@@ -423,7 +425,13 @@ def step_floor(count):
     transport.subscribe("floor/back", lambda _: back.set())
     with Child(echo, at) as other:
         other.recv()
-        time.sleep(1)
+        until_s = time.monotonic() + STALLED_S
+        while not back.wait(0.1):  # it is connected
+            if time.monotonic() > until_s:
+                raise TimeoutError("nothing comes back")
+            transport.put("floor/there", b"x", b"y")
+        time.sleep(1)  # what was sent meanwhile has come back
+        back.clear()
         for _ in range(count):
             began = time.perf_counter()
             transport.put("floor/there", b"x" * 150, b"y" * 40)
