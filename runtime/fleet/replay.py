@@ -21,8 +21,8 @@ from flowrun.runtime.fleet.record import FleetRun
 from flowrun.runtime.fleet.substitutes import Substitutes
 from flowrun.runtime.graph.spec import GraphSpec, PartId
 from flowrun.runtime.links.check import received, recorded_spread
-from flowrun.runtime.links.links import streams_of
 from flowrun.runtime.links.spread import Spread
+from flowrun.runtime.links.streams import streams_of
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.compare import Tolerance
 from flowrun.runtime.replay.cycles import ReplayReport

@@ -27,6 +27,7 @@ from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.graph.spec import GraphSpec, PartId
 from flowrun.runtime.links.fake import FakeNetwork, FakeTransport
 from flowrun.runtime.links.links import LinkError, Links
+from flowrun.runtime.links.own import peer_of
 from flowrun.runtime.links.reached import reached_before, said_of
 from flowrun.runtime.links.runs import Cursor
 from flowrun.runtime.links.source import GapError
@@ -388,9 +389,10 @@ class Process:
 
     def _open(self, _spec: GraphSpec) -> Transport:
         assert self._links is not None
-        name, peer_of = graph_key(self.plan.graph.spec.name), self._links.peer_of
-        own = Keys.of(name, peer_of(self.part))
-        self._acks = {own.ack(peer_of(it.peer)): it for it in self.plan.graph.receives}
+        spec = self.plan.graph.spec
+        name = graph_key(spec.name)
+        own = Keys.of(name, peer_of(spec, self.part))
+        self._acks = {own.ack(peer_of(spec, it.peer)): it for it in self.plan.graph.receives}
         self._end = self._network.transport(str(self.part), on_put=self._look_at_put)
         return self._end
 

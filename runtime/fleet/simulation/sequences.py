@@ -12,8 +12,8 @@ from flowrun.runtime.fleet.record import FleetRun
 from flowrun.runtime.graph.boundary import Boundary
 from flowrun.runtime.graph.spec import PartId, PartitionSpec
 from flowrun.runtime.links.check import recorded_spread
-from flowrun.runtime.links.links import streams_of
 from flowrun.runtime.links.sent import picker_of
+from flowrun.runtime.links.streams import streams_of
 from flowrun.runtime.log.reader import Log
 
 __all__ = ["Link", "Logs", "Sent", "first_wrong"]

@@ -18,7 +18,7 @@ from flowrun.runtime.fleet.simulation.shrinking import shrunk
 from flowrun.runtime.graph.read import load_graph
 from flowrun.runtime.graph.spec import PartId
 from flowrun.runtime.links import reached as reached_module
-from flowrun.runtime.links.links import Links
+from flowrun.runtime.links.inbound import Inbound
 from flowrun.runtime.links.reached import last_cursor
 from flowrun.runtime.links.receiver import Receiver
 from flowrun.runtime.links.runs import Cursor
@@ -206,14 +206,13 @@ def goes_back_by_one(patch: pytest.MonkeyPatch) -> None:
 
 
 def acknowledges_too_early(patch: pytest.MonkeyPatch) -> None:
-    right = Links._acknowledge
+    right = Inbound.acknowledge
 
-    def careless(self: Links, now_s: float, *, again: bool = False) -> None:
-        for it in self._ins.values():
-            it.committed = it.incoming.published or it.committed
+    def careless(self: Inbound, now_s: float, *, again: bool = False) -> None:
+        self.look()
         right(self, now_s, again=again)
 
-    patch.setattr(Links, "_acknowledge", careless)
+    patch.setattr(Inbound, "acknowledge", careless)
 
 
 def reassigns_within_a_section(patch: pytest.MonkeyPatch) -> None:

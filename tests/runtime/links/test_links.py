@@ -14,9 +14,10 @@ from flowrun.runtime.fleet.record import fleet_runs
 from flowrun.runtime.fleet.replay import FleetReplay
 from flowrun.runtime.graph.plan import load_plan
 from flowrun.runtime.links.check import received
-from flowrun.runtime.links.links import LinkError, streams_of
+from flowrun.runtime.links.links import LinkError
 from flowrun.runtime.links.shipper import Shipper
 from flowrun.runtime.links.spread import chosen
+from flowrun.runtime.links.streams import streams_of
 from flowrun.runtime.links.zenoh import ZenohTransport
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures.stored import StoredPicture
