@@ -15,6 +15,7 @@
 | `lines.py`    | the lines of the log up to a moment                                      |
 | `controls.py` | errors, settings, drops and states of sources, by cycle                  |
 | `places.py`   | where the messages of each topic are, without reading them               |
+| `damage.py`   | damage of the log, as those who look at the run are told of it           |
 | `film.py`     | the packets of a camera from a key frame on, for browsers that decode    |
 | `frames.py`   | a picture of the log as a JPEG                                           |
 | `clip.py`     | a part of a run as a run of its own, and the test that replays it        |

@@ -26,6 +26,7 @@ from flowrun.runtime.log.slab.format import (
 from flowrun.runtime.log.values import plain_value
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.recorded.controls import Controls
+from flowrun.runtime.recorded.damage import damaged
 from flowrun.runtime.recorded.film import packets_of
 from flowrun.runtime.recorded.frames import message_of, shown_size
 from flowrun.runtime.recorded.graph import graph_of, map_in
@@ -239,10 +240,15 @@ class Moments:
                 _ = message.outline
                 return message
             except LogNotFound:  # its index says that it is there
-                missing.append(self._log.loss or f"cycle {cycle}: it cannot be read")
+                missing.append(self._unread(cycle))
             except LogError as error:
-                missing.append(str(error))
+                missing.append(damaged(self._log, str(error)))
         return None
+
+    def _unread(self, cycle: int) -> str:
+        """Why a cycle of which the log knows cannot be read."""
+        loss = self._log.loss
+        return f"cycle {cycle}: it cannot be read" if loss is None else damaged(self._log, loss)
 
     def _settings(self, cycle: int, missing: list[str]) -> dict[str, dict[str, Any]]:
         found = {task["id"]: dict(task["config"]) for task in self._graph["tasks"]}
@@ -261,10 +267,10 @@ class Moments:
         try:
             table = message_of(self._log, STEPS_TOPIC, cycle).payload
         except LogNotFound:
-            missing.append(self._log.loss or f"cycle {cycle}: it cannot be read")
+            missing.append(self._unread(cycle))
             return {}
         except LogError as error:
-            missing.append(str(error))
+            missing.append(damaged(self._log, str(error)))
             return {}
         return steps_ms(table, self._log.metadata.get(STEP_TASKS, "").split())
 

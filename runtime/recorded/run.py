@@ -19,6 +19,7 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import KEEP_SLABS, PARTITION, STARTED_NS, STEPS_TOPIC
 from flowrun.runtime.recorded.clip import begin_of_clip
 from flowrun.runtime.recorded.controls import Controls
+from flowrun.runtime.recorded.damage import damaged
 from flowrun.runtime.recorded.film import shown_from
 from flowrun.runtime.recorded.frames import SMALL, Frames, message_of
 from flowrun.runtime.recorded.graph import graph_of
@@ -492,7 +493,7 @@ def _state(log: Log) -> dict[str, Any]:
 
 def missing(log: Log, first_cycle: int | None) -> list[str]:
     """What of a run its log does not hold, a sentence each, as far as it is known."""
-    found = [] if log.loss is None else [log.loss]
+    found = [] if log.loss is None else [damaged(log, log.loss)]
     if first_cycle and (before := log.metadata.get("continues")):
         since = log.metadata.get("gap_from_cycle", "0")
         found.append(

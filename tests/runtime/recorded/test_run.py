@@ -1,6 +1,7 @@
 """One recorded run: its summary, moments and lanes, against reading the whole log."""
 
 import io
+import re
 import shutil
 
 import numpy as np
@@ -244,9 +245,34 @@ def test_a_damaged_cycle_is_named_and_what_was_before_is_shown(run, tmp_path):
     moment = at(made, answers[3])
     assert moment["answers"]["says"]["cycle"] == answers[2]
     [text] = moment["missing"]
-    assert text.startswith(f"{path}: byte ")
-    assert f"cycle {answers[3]} has CRC" in text
+    # The file by its name: where it is says nothing to whoever looks at the page.
+    assert re.fullmatch(
+        rf"a part of the log is damaged \(log_0000\.mcap: byte \d+: cycle {answers[3]} has CRC "
+        r"0x[0-9a-f]{8}; expected 0x[0-9a-f]{8}\)",
+        text,
+    )
     assert at(made, answers[4])["answers"]["says"]["cycle"] == answers[4]
+
+
+def test_a_log_that_is_cut_off_is_shown_up_to_there_and_says_so(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    path = copy / "log_0000.mcap"
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"second: 21")])
+    made = RecordedRun("x", copy)
+    summary = made.summary()
+    assert summary["state"] == "cut off"
+    damage = (
+        r"a part of the log is damaged \(log_0000\.mcap: byte \d+: truncated record: expected .*\)"
+    )
+    assert re.fullmatch(f"its writer did not finish it; {damage}", summary["why"])
+    lanes = made.lanes(first=None, last=None, bins=3)
+    [text] = lanes["missing"]
+    assert re.fullmatch(damage, text)
+    assert 8 < lanes["last_cycle"] < 21
+    moment = at(made, lanes["last_cycle"])
+    assert (moment["next"], moment["answers"]["says"]["prompt"]) == (None, "second")
 
 
 def test_a_flight_recorder_says_what_it_no_longer_holds(tmp_path):

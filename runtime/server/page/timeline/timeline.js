@@ -212,7 +212,7 @@ export function Timeline({run, moment, onMoment}) {
         foresee(run, cycle, () => hovered.current !== cycle).then(is => { if (is && root.current) root.current.dataset.foreseen = String(cycle); });
       }} onRange=${setRange} onView=${setView} onWidth=${measured} />
     ${(missing.length > 0 || error) && html`<p class="timeline-said" role="status" tabindex="0">
-      ${[error, ...missing.map(it => `Missing: ${it}`)].filter(Boolean).join(" · ")}</p>`}
+      ${[error, ...missing.map(it => `Incomplete: ${it}`)].filter(Boolean).join(" · ")}</p>`}
     ${panel === "what-if" && html`<${WhatIfPanel} run=${run} moment=${shown} range=${chosen()} onRange=${setRange}
       onShow=${setWhatIf} onMoment=${onMoment} cycle=${moment} onClose=${() => setPanel(null)} />`}
     ${panel === "wrong" && html`<${WrongPanel} run=${run} moment=${shown} labels=${labels} onChange=${readLabels}
