@@ -297,6 +297,7 @@ def test_a_run_that_cannot_be_read_is_said_and_another_may_be_chosen(browser, ru
     (tmp_path / "bad" / "log_0000.mcap").write_bytes(b"nothing of a log")
     app = partial(create_view_app, RecordedRuns.at(tmp_path))
     server = Server.start_app(app, host="127.0.0.1", port=0, token=None)
+    picker = "document.querySelector('select[aria-label=Run]')"
     try:
         for name, why in (("bad", "not an MCAP file"), ("none", "no run 'none'; runs: ")):
             browser.open(f"{server.url}?run={name}")
@@ -304,7 +305,11 @@ def test_a_run_that_cannot_be_read_is_said_and_another_may_be_chosen(browser, ru
             assert why in browser.evaluate(TEXT)
             assert why in browser.evaluate("document.querySelector('.cameras').innerText")
             assert violations(browser) == []
-        picker = "document.querySelector('select[aria-label=Run]')"
+            # What is chosen is what cannot be read, and nothing can be done with it.
+            assert browser.evaluate(f"{picker}.value") == ("bad" if name == "bad" else "")
+            assert (
+                browser.evaluate("document.querySelectorAll('.top .buttons > button').length") == 1
+            )
         changed = f"{picker}.dispatchEvent(new Event('change', {{bubbles: true}}))"
         browser.evaluate(f"{picker}.value = 'good'; {changed}")
         browser.wait_for(

@@ -3,7 +3,7 @@
 import {address, post, why} from "../api.js";
 import {Fragment, html, useEffect, useRef, useState} from "../html.js";
 import {useKnown} from "../known.js";
-import {reopen} from "../location.js";
+import {placeAsked, reopen} from "../location.js";
 import {place} from "../timeline/moments.js";
 import {bytes, clock, count, duration} from "../words.js";
 
@@ -45,7 +45,7 @@ export function Top({say}) {
       <div><dt>log</dt><dd>${report ? report.log ? bytes(report.log.bytes) : "off" : "–"}</dd></div>
     </dl>
     <div class="buttons">
-      ${run.recorded === null && html`<${Fragment}>
+      ${run.recorded === null && !run.unopened && html`<${Fragment}>
         ${state === "paused"
           ? html`<button type="button" disabled=${!going} onClick=${() => ask("resume")}>Resume</button>`
           : html`<button type="button" disabled=${!going} onClick=${() => ask("pause")}>Pause</button>`}
@@ -71,7 +71,8 @@ function Runs({say}) {
     if (id) run.open(id).catch(error => { say(why(error), true); list.value = run.recorded ?? ""; });
     else reopen({run: null, cycle: null});  // the live run
   };
-  return html`<select aria-label="Run" value=${run.recorded ?? ""} onFocus=${() => run.loadRuns()}
+  const shown = run.recorded ?? (run.unopened ? placeAsked().run : null) ?? "";
+  return html`<select aria-label="Run" value=${shown} onFocus=${() => run.loadRuns()}
       onChange=${(/** @type {any} */ event) => choose(event.target)}>
     ${live && html`<option value="">live</option>`}
     ${others.map(({id, state}) => html`<option key=${id} value=${id}>${id}${state === "ended" ? "" : `, ${state}`}</option>`)}
