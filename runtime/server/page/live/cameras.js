@@ -119,7 +119,7 @@ function Screen({channel, live, several, alone, marks, onAlone}) {
       ${exact && early > 0 && marks.boxes && html`<span class="behind">${early * 1e6 < FRESH_NS ? `boxes are of ${millis(early)} before` : "no boxes of this picture"}</span>`}
       ${then?.damaged && html`<span class="form" title=${DAMAGED}>damaged</span>`}
       ${past.form && html`<span class="form" title=${past.form}>as JPEGs: ${past.form}</span>`}
-      ${live && channel.packets && why && form !== "none" && html`<span class="form" title=${why}>as JPEGs: ${why}</span>`}
+      ${live && !back && channel.packets && why && form !== "none" && html`<span class="form" title=${why}>as JPEGs: ${why}</span>`}
       <span class="tools">
         ${back ? then && html`<a class="button" href=${address(then.whole)} download=${`${channel.name}-cycle-${then.cycle}.jpg`}>Snapshot</a>`
           : html`<button type="button" onClick=${() => snapshot(channel.name, canvas.current, newest, image.current)} disabled=${!newest && form !== "img"}>Snapshot</button>`}
