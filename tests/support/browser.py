@@ -83,6 +83,12 @@ class Browser:
     def open(self, url):
         self._call("Page.navigate", url=url)
 
+    def reload(self):
+        """Load the page again; the old one is gone when this returns."""
+        self.evaluate("void (window.isOld = true)")
+        self._call("Page.reload")
+        self.wait_for("!window.isOld")
+
     def evaluate(self, expression):
         """The value of a JavaScript expression in the page."""
         reply = self._call(

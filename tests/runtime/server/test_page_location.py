@@ -69,7 +69,7 @@ def test_a_reload_and_the_back_button_show_the_run_and_moment_that_were_shown(br
         go(browser, cycle)
     shows(browser, "one", 5)
     assert browser.evaluate("history.length") == steps
-    browser.evaluate("location.reload()")
+    browser.reload()
     shows(browser, "one", 5)
     choose(browser, "two")
     browser.wait_for("location.search.startsWith('?run=two&cycle=')")
@@ -122,7 +122,7 @@ def test_a_live_run_has_an_address_of_its_own_only_where_somebody_looks_back(
     go(browser, 2)
     shows(browser, run, 2)
     assert browser.evaluate("history.length") == steps + 1
-    browser.evaluate("location.reload()")
+    browser.reload()
     shows(browser, run, 2)
     assert browser.evaluate(f"{TIMELINE}.dataset.state") == "running"
     press_button(browser, "back to now", ".top")
