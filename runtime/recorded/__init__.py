@@ -19,6 +19,8 @@
 | `film.py`     | the packets of a camera from a key frame on, for browsers that decode    |
 | `frames.py`   | a picture of the log as a JPEG                                           |
 | `clip.py`     | a part of a run as a run of its own, and the test that replays it        |
+| `fleet.py`    | all runs of a fleet as one: when each process ran, how its links did     |
+| `received.py` | what a run took of other processes: when, how late, what never came      |
 | `what_if.py`  | other config values for a part of a run: a replay, and what it changed   |
 | `labels.py`   | moments that somebody marked, in a file of the run                       |
 """
