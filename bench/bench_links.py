@@ -113,7 +113,7 @@ class Sender:
                 self.woken.clear()
                 self.shipper.pump(0)
                 self.cpu_s = time.thread_time()
-        except Exception as error:  # noqa: BLE001  # whoever waits for what it sends raises it
+        except Exception as error:  # noqa: BLE001  # raised by `wait_for`
             self.failure = error
 
     def commit(self, data):
@@ -190,8 +190,8 @@ def address():
 
 
 class Child:
-    """A process that runs `target`, with a pipe as its last argument; it is killed at the end of the
-    context, and where it has ended too soon whoever waits for it gets a `ChildProcessError`."""
+    """A process that runs `target`, with a pipe as its last argument, and is killed at the end of the
+    context. Asking one that has ended too soon raises `ChildProcessError`."""
 
     def __init__(self, target, *arguments):
         self.name = target.__name__
@@ -239,7 +239,7 @@ class Child:
 
 
 def wait_for(receiver, sender, cycles, *, every_s):
-    """What `receiver` says when it has so many of the sender's cycles. Raises where it gets no more."""
+    """What `receiver` says once it has `cycles` of the sender's. Raises where no more come."""
     most, seen_s = -1, time.monotonic()
     while True:
         found = receiver.asked()

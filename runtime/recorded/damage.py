@@ -10,7 +10,6 @@ __all__ = ["damaged"]
 
 
 def damaged(log: Log, why: str) -> str:
-    """Why a part of `log` cannot be read, with its files by their names: where they are on the machine
-    that serves them says nothing to whoever looks."""
+    """Why a part of `log` cannot be read, with its files by name: who reads it may be elsewhere."""
     folder = log.path if log.path.is_dir() else log.path.parent
     return f"a part of the log is damaged ({why.replace(f'{folder}{os.sep}', '')})"

@@ -245,7 +245,7 @@ def test_a_damaged_cycle_is_named_and_what_was_before_is_shown(run, tmp_path):
     moment = at(made, answers[3])
     assert moment["answers"]["says"]["cycle"] == answers[2]
     [text] = moment["missing"]
-    # The file by its name: where it is says nothing to whoever looks at the page.
+    # The file by its name, without its folder: that is on the server's machine.
     assert re.fullmatch(
         rf"a part of the log is damaged \(log_0000\.mcap: byte \d+: cycle {answers[3]} has CRC "
         r"0x[0-9a-f]{8}; expected 0x[0-9a-f]{8}\)",
