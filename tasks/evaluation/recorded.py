@@ -171,7 +171,10 @@ def _known(run: RecordedRun, log: Log, store: Store | None) -> list[Any]:
         return _read(run, log)
     files = []
     for slab in log.slabs:
-        stat = slab.path.stat()
+        try:
+            stat = slab.path.stat()
+        except OSError:  # removed since it was opened; what is open can be read
+            return _read(run, log)
         files.append([slab.path.name, stat.st_size, stat.st_mtime_ns, stat.st_ino])
     outputs = [[it.task, it.port] for it in run.askings]
     key = key_of("asked", 1, str(run.path.resolve()), files, outputs)

@@ -10,12 +10,13 @@ import pytest
 
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.testbench.store import Store
+from flowrun.tasks.evaluation import recorded
 from flowrun.tasks.evaluation.recorded import read_run
 from support.answer_tasks import answered
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return answered(tmp_path_factory.mktemp("answers"))
 
 
@@ -34,8 +35,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 @pytest.fixture
-def run(recorded: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(recorded, tmp_path / "run")
+def run(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "run")
 
 
 def test_what_an_ended_run_asked_is_read_once_and_again_for_other_tasks(run, tmp_path, reads):
@@ -58,6 +59,19 @@ def test_a_run_whose_file_has_changed_is_read_again(run, tmp_path, reads):
         os.utime(run / "log_0000.mcap", (1, 1))
         read_run(run, 0, store=store)
     assert len(reads) == 2
+
+
+def test_a_run_that_is_removed_meanwhile_is_read_all_the_same(run, tmp_path, monkeypatch):
+    known = read_run(run, 0)
+    graph_of = recorded.graph_of
+
+    def removed(log: Log) -> object:
+        shutil.rmtree(run)
+        return graph_of(log)
+
+    monkeypatch.setattr(recorded, "graph_of", removed)
+    with Store(tmp_path / "s.sqlite") as store:
+        assert read_run(run, 0, store=store) == known
 
 
 def test_what_a_run_asked_is_not_kept_before_it_has_ended_or_while_some_of_it_is_lost(
