@@ -145,7 +145,7 @@ def _cell(text: str) -> str:
 
 def _commands() -> str:
     parts = ["# Commands", "`flowrun GRAPH.yaml` is `flowrun run GRAPH.yaml`."]
-    for verb, help_text in _verbs():
+    for verb, help_text in cli._VERBS.items():  # noqa: SLF001
         parser, _ = cli._parser(verb)  # noqa: SLF001
         [inner] = [it for name, it in _inner(parser) if name == verb]
         parts += [f"## flowrun {verb}", help_text[:1].upper() + help_text[1:] + "."]
@@ -153,17 +153,6 @@ def _commands() -> str:
         for name, action in _inner(inner):
             parts += [f"### flowrun {verb} {name}", *_options(action)]
     return "\n\n".join(it for it in parts if it) + "\n"
-
-
-def _verbs() -> Iterator[tuple[str, str]]:
-    yield from cli._VERBS.items()  # noqa: SLF001
-    for verb in cli._offered():  # noqa: SLF001
-        parser, _ = cli._parser(verb)  # noqa: SLF001
-        for action in parser._actions:  # noqa: SLF001
-            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
-                for it in action._choices_actions:  # noqa: SLF001
-                    if it.dest == verb:
-                        yield verb, it.help or ""
 
 
 def _inner(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:

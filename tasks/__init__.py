@@ -24,7 +24,7 @@
 | `rehearsal.py`                            | alerts, tried on recorded runs                        |
 | `ask.py`, `commands/`                     | `flowrun ask`, `models`, `alerts`, `doctor`           |
 
-The package's metadata offers them to graphs as entry points of the group `flowrun.tasks`, and verbs
-of the command as those of `flowrun.commands`, as any other package may. This module imports none of
-them: `import flowrun.tasks` loads no torch, no transformers and no av.
+The package's metadata offers them to graphs as entry points of the group `flowrun.tasks`, as any other
+package may. This module imports none of them: `import flowrun.tasks` loads no torch, no transformers and
+no av.
 """

@@ -48,10 +48,9 @@ def test_command_is_installed() -> None:
     assert callable(command.load())
 
 
-@pytest.mark.parametrize("group", ["flowrun.tasks", "flowrun.commands"])
-def test_tasks_and_commands_are_offered_by_the_installation(group: str) -> None:
-    offered = distribution(DISTRIBUTION).entry_points.select(group=group)
-    assert {it.name: it.value for it in offered} == PROJECT["entry-points"][group]
+def test_tasks_are_offered_by_the_installation() -> None:
+    offered = distribution(DISTRIBUTION).entry_points.select(group="flowrun.tasks")
+    assert {it.name: it.value for it in offered} == PROJECT["entry-points"]["flowrun.tasks"]
     for point in offered:
         point.load()
 

@@ -1,4 +1,5 @@
-"""The command `flowrun`: one module per verb, imported only when that verb is used.
+"""The command `flowrun`: one module per verb, imported only when that verb is used. Verbs that need the
+tasks are in `flowrun.tasks.commands`.
 
 Other packages offer verbs as entry points of the group `flowrun.commands`. Each is a module with
 `add_parser(verbs)` and `run(args) -> int`, like the modules here. Unlike them, it gives its parser the
@@ -53,16 +54,23 @@ _VERBS = {
     "ci": "replay the golden runs of a folder, and say what a change does to them",
     "bisect": "find the commit, or the value, that changes what a recorded run gives",
     "debug": "travel in time through a recorded run",
+    "eval": "compare models and prompts on recorded frames",
+    "search": "find recorded pictures by a text or a picture",
+    "dataset": "write recorded pictures and answers as a data set",
+    "alerts": "try alerts on recorded runs, and make their clips",
     "runs": "list recorded runs: graph, when, how long, answers, errors, size",
     "label": "say which recorded answers are wrong, and what is right",
     "log": "look into a log: info, ls, cat, check, recover, export, diff",
     "serve": "serve the graphs of a folder: clients start and stop them",
     "pipeline": "list, start, stop, restart the graphs of a server, print one",
     "inference": "print the next answer of a run, change its prompt",
+    "ask": "ask a model about a picture",
+    "models": "list the models on this machine",
     "set": "change values of a task while its graph runs: TASK KEY=VALUE",
     "publish": "publish a message on a port while its graph runs: TASK.PORT JSON",
     "recording": "turn the log of a run on and off",
     "completion": "let a shell complete flowrun: bash, zsh, fish",
+    "doctor": "say what this machine has, what it lacks, and what to do",
     "stats": "print what the machine of a server is, and how busy",
     "start-pipeline": "start a graph of a server: NAME HOST PORT",
     "stop-pipeline": "stop a graph of a server: NAME HOST PORT",
@@ -74,6 +82,8 @@ _MODULES = {
     "tasks": "catalog",
 }
 """The modules of verbs that have none of their own name."""
+_NEED_TASKS = frozenset({"alerts", "ask", "dataset", "doctor", "eval", "models", "search"})
+"""Verbs whose modules are in `flowrun.tasks.commands`."""
 _GROUP = "flowrun.commands"
 
 _BROKEN_PIPE = 128 + 13
@@ -324,8 +334,9 @@ class _Parser(argparse.ArgumentParser):
 def _module(verb: str) -> Any:
     """The module of `verb`. `UsageError` if another package offers it and it cannot be imported."""
     if verb in _VERBS:
+        package = "flowrun.tasks.commands" if verb in _NEED_TASKS else "flowrun.runtime.cli"
         module = _MODULES.get(verb, verb.replace("-", "_"))
-        return importlib.import_module(f"flowrun.runtime.cli.{module}")
+        return importlib.import_module(f"{package}.{module}")
     first, *others = _offered()[verb]
     if others:
         modules = " and ".join(sorted(point.value for point in (first, *others)))
@@ -366,13 +377,12 @@ def _verb(argv: list[str]) -> tuple[str | None, list[str]]:
             return word, argv[:index] + argv[index + 1 :]
     known = [*_VERBS, *_offered()]
     hint = nearest(words[0], known)
-    old = "" if _offered() else "; more come with an installation that is as new as this code"
     if Path(words[0]).is_dir():
         raise UsageError(
             f"{words[0]!r} is a folder: flowrun GRAPH.yaml runs a graph in it, and flowrun serve "
             f"{words[0]} serves all of them"
         )
-    raise UsageError(f"unknown command {words[0]!r}{hint}; commands: {', '.join(known)}{old}")
+    raise UsageError(f"unknown command {words[0]!r}{hint}; commands: {', '.join(known)}")
 
 
 def _is_graph(word: str) -> bool:

@@ -1,1 +1,1 @@
-"""Verbs of the command `flowrun` that need the tasks, offered as entry points of `flowrun.commands`."""
+"""Verbs of the command `flowrun` that need the tasks; `flowrun.runtime.cli` finds them by name."""

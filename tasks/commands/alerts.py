@@ -25,7 +25,9 @@ __all__ = ["add_parser", "run"]
 
 
 def add_parser(verbs: Any) -> None:
-    parser = verbs.add_parser("alerts", help="try alerts on recorded runs, and make their clips")
+    parser = verbs.add_parser(
+        "alerts",
+    )
     inner = parser.add_subparsers(dest="alerts_verb", metavar="VERB", required=True)
     test = inner.add_parser(
         "test",

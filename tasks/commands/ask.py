@@ -24,7 +24,6 @@ __all__ = ["add_parser", "run"]
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "ask",
-        help="ask a model about a picture",
         description="Load a model and let it answer about a picture, or find objects in it, by the "
         "tasks that a graph would run: Inference, or Detect for a detector.",
     )

@@ -18,7 +18,6 @@ __all__ = ["add_parser", "run"]
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "dataset",
-        help="write recorded pictures and answers as a data set",
         description="Write the pictures of recorded runs that a model was asked about, pixel for pixel "
         "as the tasks saw them, with the boxes and answers, or what labels say is right. Nothing that "
         "the runs name is executed.",

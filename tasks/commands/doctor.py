@@ -50,7 +50,6 @@ _NO_EXTRAS = ("all", "bench", "dev", "docs", "fuzz", "mutation")
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "doctor",
-        help="say what this machine has, what it lacks, and what to do",
         description="Look at FFmpeg, codecs, cameras, display, GPU, disk, memory, clock, ports, extras "
         "and models, within 5 s, and leave nothing behind; with GRAPH, also at the model servers that "
         "it asks, and the certificates of its partitions. The exit status is 1 if something fails.",

@@ -19,7 +19,6 @@ __all__ = ["add_parser", "run"]
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "eval",
-        help="compare models and prompts on recorded frames",
         description="Ask about the frames of recorded runs again, by each model and each prompt that is "
         "given, and compare the answers with the recorded ones, or with labels. Answers are kept: what "
         "was asked once is not asked again, also after Ctrl-C.",

@@ -15,7 +15,6 @@ __all__ = ["add_parser", "run"]
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "models",
-        help="list the models on this machine",
         description="List the models on this machine: the one that ships, those in the hub's cache, "
         "and those in the folders given. `flowrun ask MODEL PICTURE` tries one.",
     )

@@ -33,7 +33,6 @@ _MOST_NOTES = 3
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "search",
-        help="find recorded pictures by a text or a picture",
         description="Find the recorded pictures that fit a text, or look like a picture. The first "
         "search makes an index beside the runs, in a hidden folder .search, and later ones add what is "
         "new; it can be removed at any time. Nothing that the runs name is executed.",

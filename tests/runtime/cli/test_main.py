@@ -167,7 +167,8 @@ def test_a_package_offers_a_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    offer(tmp_path, "plug", "hello = plug_hello\nbroken = plug_broken\nask = plug_ask")
+    offer(tmp_path, "plug", "hello = plug_hello\nbroken = plug_broken\ntwice = plug_twice")
+    offer(tmp_path, "plug2", "twice = plug2")
     (tmp_path / "plug_hello.py").write_text(
         "def add_parser(verbs):\n    verbs.add_parser('hello', help='greet')\n"
         "def run(args):\n    print('good day')\n    return 0\n"
@@ -178,11 +179,10 @@ def test_a_package_offers_a_command(
     assert main(["--help"]) == 0
     assert "greet" in capsys.readouterr().out
     assert main(["broken"]) == 2
-    assert main(["ask"]) == 2
+    assert main(["twice"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "the command 'broken' (plug_broken) cannot be imported: ValueError: out of order",
-        "two packages offer the command 'ask': flowrun.tasks.commands.ask and plug_ask; "
-        "uninstall one",
+        "two packages offer the command 'twice': plug2 and plug_twice; uninstall one",
     ]
 
 
