@@ -73,8 +73,8 @@ class Asked:
 
     run: the place of its run in the list of runs. asking: the output that it came from.
     cycle: the cycle of the answer. time_ns: its time, in nanoseconds since 1970 UTC.
-    picture: where the picture is. picture_key: what says which pixels it has; None where nobody knows
-        without decoding it.
+    picture: where the picture is. picture_key: a hash of what says which pixels it has; None where
+        nobody knows without decoding it.
     live: values of the config that were set while the run went on, as they were then.
     answer: the recorded fields, plain.
     """
@@ -84,7 +84,7 @@ class Asked:
     cycle: int
     time_ns: int
     picture: PictureAt
-    picture_key: list[Any] | None
+    picture_key: bytes | None
     live: Mapping[str, Any]
     answer: dict[str, Any]
 
@@ -177,7 +177,7 @@ def _known(run: RecordedRun, log: Log, store: Store | None) -> list[Any]:
             return _read(run, log)
         files.append([slab.path.name, stat.st_size, stat.st_mtime_ns, stat.st_ino])
     outputs = [[it.task, it.port] for it in run.askings]
-    key = key_of("asked", 1, str(run.path.resolve()), files, outputs)
+    key = key_of("asked", 2, str(run.path.resolve()), files, outputs)
     known = store.get([key])
     if key not in known:
         known[key] = _read(run, log)
@@ -241,12 +241,12 @@ def _fields(topic: Topic, payload: memoryview) -> dict[str, Any]:
     return plain(fields, most=MOST_NUMBERS) or {}
 
 
-def _picture_key(payload: memoryview, topic: Topic) -> list[Any] | None:
-    """What says which pixels a picture has, without decoding it: their CRC, or that of the decoder's
-    planes and how they are converted, the size, and the time stamp, since a CRC of 32 bits alone would
-    take one of 100,000 pictures for another."""
+def _picture_key(payload: memoryview, topic: Topic) -> bytes | None:
+    """A hash of what says which pixels a picture has, without decoding it: their CRC, or that of the
+    decoder's planes and how they are converted, the size, and the time stamp, since a CRC of 32 bits
+    alone would take one of 100,000 pictures for another."""
     if CODEC not in topic.metadata:
-        return ["message", crc32(payload), len(payload)]
+        return key_of("message", crc32(payload), len(payload))
     try:
         own = StoredPicture.parse(payload).own
     except ValueError:
@@ -254,7 +254,7 @@ def _picture_key(payload: memoryview, topic: Topic) -> list[Any] | None:
     if "crc" not in own:
         return None
     names = ("crc", "size", "planes", "convert", "pts")
-    return ["picture", *(own.get(name) for name in names)]
+    return key_of("picture", *(own.get(name) for name in names))
 
 
 def _askings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,7 +107,12 @@ def _f1(one: Boxes, other: Boxes) -> float:
 
 def _read(text: Any) -> str:
     """A text as people read it: spaces, capitals and a full stop at the end do not matter."""
-    return " ".join(("" if text is None else str(text)).split()).rstrip(".").casefold()
+    return _folded("" if text is None else str(text))
+
+
+@functools.lru_cache(10_000)  # answers are often the same
+def _folded(text: str) -> str:
+    return " ".join(text.split()).rstrip(".").casefold()
 
 
 def shown(kind: str, fields: Mapping[str, Any] | None) -> str:
