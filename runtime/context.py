@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
     from flowrun.msgs.image import UnseenPacket
 
-__all__ = ["ActorFunctions", "Context", "CycleTime", "Playback", "SourceFunctions", "State"]
+__all__ = [
+    "ActorFunctions",
+    "Context",
+    "CycleTime",
+    "Playback",
+    "ShownState",
+    "SourceFunctions",
+    "State",
+    "shown_state",
+]
 
 State = Literal["connecting", "running", "paused", "muted", "lost", "ended", "error"]
 """How a source is doing:
@@ -36,6 +45,9 @@ State = Literal["connecting", "running", "paused", "muted", "lost", "ended", "er
 """
 
 
+ShownState = Literal["starting", State]
+"""A `State`, or "starting" of a source that has not said anything, and that no cycle has called yet."""
+
 Playback = Literal["running", "paused", "muted"]
 """What somebody asks of a source while the graph runs:
 
@@ -45,6 +57,23 @@ Playback = Literal["running", "paused", "muted"]
 | paused   | its `process` is not called: a file waits, a live source drops what comes       |
 | muted    | its `process` is called, and what it publishes is dropped: a file plays on      |
 """
+
+
+def shown_state(
+    said: tuple[State, str], *, asked: Playback, has_ended: bool
+) -> tuple[ShownState, str]:
+    """How a source is doing, and the code of what keeps it from running, as people see it.
+
+    said: what it last said of itself.
+    asked: what was last asked of it.
+    has_ended: whether nothing more comes from it.
+    """
+    state, code = said
+    if has_ended and state != "error":
+        return "ended", ""
+    if state == "running" and asked != "running":
+        return asked, ""
+    return state, code
 
 
 class CycleTime:
@@ -235,8 +264,8 @@ class Context:
 
     def report(self, state: State, code: str = "") -> None:
         """Sources only, from any thread: report how the source is doing, when that has changed. The log
-        keeps it, and the run's report shows it. Until a source reports otherwise it is running, and from
-        `finish` on it has ended.
+        keeps it, and the run's report shows it. Until a source reports otherwise it is running from the
+        first cycle on, and from `finish` on it has ended.
 
         code: what keeps it from running, in a word that programs can go by, such as "timeout".
         """

@@ -47,7 +47,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, Type
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.broadcast import Shows
-from flowrun.runtime.context import Context, Playback, State
+from flowrun.runtime.context import Context, Playback, ShownState, State
 from flowrun.runtime.errors import TaskDefinitionError
 from flowrun.runtime.health import Backends, Health, HealthState, ServerHealth
 from flowrun.runtime.task_config import Live, TaskConfig
@@ -63,6 +63,7 @@ __all__ = [
     "Output",
     "Playback",
     "ServerHealth",
+    "ShownState",
     "State",
     "Task",
     "TaskConfig",

@@ -93,7 +93,7 @@ def troubles(
     for id_, task in report.tasks.items():
         if task.late_s is not None:
             yield f"{id_} hangs: {task.late_s:,.0f} s in one call"
-        elif task.state not in (None, "running", "ended"):
+        elif task.state not in (None, "starting", "running", "ended"):
             yield f"{id_}: {task.state}" + (f" ({task.code})" if task.code else "")
     for link in report.links:
         if link.state in ("lost", "refused"):

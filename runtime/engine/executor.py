@@ -51,7 +51,7 @@ from flowrun.runtime.events import Assigned, Failed, Met
 from flowrun.runtime.graph.bind import live_keys
 from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.interrupts import Interrupted
-from flowrun.runtime.task import Playback, State
+from flowrun.runtime.task import Playback, ShownState
 from flowrun.runtime.threads import settled
 from flowrun.runtime.wording import counted
 
@@ -282,7 +282,7 @@ class Executor:
         return not (known.has_ended or is_later) and known.playback == "running"
 
     @property
-    def states(self) -> dict[str, tuple[State, str]]:
+    def states(self) -> dict[str, tuple[ShownState, str]]:
         """How each source is doing: its state, and the code of what keeps it from running."""
         return self._outside.states
 
@@ -402,12 +402,11 @@ class Executor:
 
     def _run(self, cycles: int | None) -> str:
         try:
-            start_all(self._begun, on_start=self._note_start)
+            self._start_tasks()
         except (StartInterrupted, Exception):
             if self.stop_reason is None:
                 raise
             return self.stop_reason  # a library may have turned the interrupt into an error
-        self.has_started = True
         try:
             if self._keyframe_interval:
                 self.cycle.keyframes.begin()
@@ -429,6 +428,16 @@ class Executor:
             raise failed[0]
         assert self.stop_reason is not None
         return self.stop_reason
+
+    def _start_tasks(self) -> None:
+        try:
+            start_all(self._begun, on_start=self._note_start)
+        except BaseException as error:
+            if isinstance(error, TaskError) and self.stop_reason is None:
+                self._outside.note_failure(error.task_id)
+            self._outside.close()
+            raise
+        self.has_started = True
 
     def _take_up(self, begins: Beginning) -> None:
         """Give the tasks what they remembered, and what they were working on. One that cannot take it up
@@ -470,8 +479,7 @@ class Executor:
         sources = self._packet_sources - self._stopped - set(self._outside.restarts.under_way)
         self._stopped |= sources
         stop_all([made for id_, made in self.instances.items() if id_ in sources])
-        for id_ in self._outside.sources:
-            self._outside.close(id_)
+        self._outside.close()
 
     def _run_last_cycle(self) -> None:
         """Run a cycle in which nothing comes but the sources' last packets, if there are any."""
@@ -489,7 +497,9 @@ class Executor:
         self._stop_workers()
         starting = self._outside.restarts.end(silent_s=_SILENT_STOP_S, timeout_s=WORKER_STOP_S)
         gone = starting | self._stopped
-        return stop_all([made for made in self._begun if made.id not in gone])
+        failed = stop_all([made for made in self._begun if made.id not in gone])
+        self._outside.close()
+        return failed
 
     def _stop_workers(self) -> None:
         for worker in self.workers.values():
@@ -566,8 +576,7 @@ class Executor:
     def begin(self) -> None:
         """Start the tasks, for `try_cycle`. No thread is started: the jobs of `workers` wait for who
         does them. Raises as `run`."""
-        start_all(self._begun, on_start=self._note_start)
-        self.has_started = True
+        self._start_tasks()
         if self._keyframe_interval:
             self.cycle.keyframes.begin()
         if self._begins is not None:

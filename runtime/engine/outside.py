@@ -25,7 +25,13 @@ from typing import Any, Protocol, TypeVar, cast
 from flowrun.msgs.image import UnseenPacket
 from flowrun.msgs.message import Message
 from flowrun.runtime.clock import Clock, ManualClock
-from flowrun.runtime.context import ActorFunctions, CycleTime, SourceFunctions
+from flowrun.runtime.context import (
+    ActorFunctions,
+    CycleTime,
+    ShownState,
+    SourceFunctions,
+    shown_state,
+)
 from flowrun.runtime.engine.background import BackgroundTask
 from flowrun.runtime.engine.instances import Instance
 from flowrun.runtime.engine.pairing import Arrivals
@@ -58,6 +64,8 @@ _AT_ONCE_S = 0.02
 _MOST_WAITING = 256
 _MOST_WAITING_BYTES = 64 << 20
 """Of messages that people have published and no cycle has taken."""
+_RUNNING: tuple[State, str] = ("running", "")
+"""What a source is taken to have said that has said nothing."""
 _REFRESH_NS = 100_000_000
 """Interval at which the clock is asked whether the machine was suspended."""
 
@@ -122,25 +130,17 @@ class Source:
     has_ended: whether it has said that nothing more comes.
     asked: what was last asked of it; cycles follow from the next one on.
     playback: what cycles do.
-    state, code: what it last said of itself.
+    said: its state and code, as it last said; None if it has said nothing.
     """
 
     gate: SourceGate
     has_ended: bool = False
     asked: Playback = "running"
     playback: Playback = "running"
-    state: State = "running"
-    code: str = ""
+    said: tuple[State, str] | None = None
     paused_ns: int = 0
     """For how long it was paused, before `paused_at_ns`."""
     paused_at_ns: int | None = None
-
-    @property
-    def shown(self) -> tuple[State, str]:
-        """Its state and code, as people see them."""
-        if self.state == "running" and self.asked != "running":
-            return self.asked, ""
-        return self.state, self.code
 
 
 class Due:
@@ -227,6 +227,7 @@ class LiveOutside:
         self._packets = packets
         self._at = clock.at
         self._refresh_at = 0
+        self._has_begun = False
         self._controls: deque[Event] = deque()
         self._waiting: list[int] = []
         """The sizes of the messages among them."""
@@ -240,6 +241,7 @@ class LiveOutside:
     def begin(self, time: CycleTime, start_ns: int) -> Sequence[Event]:
         if start_ns > self._refresh_at:
             self._at, self._refresh_at = self._clock.refreshed_at(), start_ns + _REFRESH_NS
+            self._has_begun = True
         time.now_ns = self._at(start_ns)
         if not (self._controls or self.reported or self.background):
             return ()
@@ -296,16 +298,23 @@ class LiveOutside:
         return True
 
     @property
-    def states(self) -> dict[str, tuple[State, str]]:
+    def states(self) -> dict[str, tuple[ShownState, str]]:
         """The state and the code of each source."""
-        return {task_id: source.shown for task_id, source in self.sources.items()}
+        shown: dict[str, tuple[ShownState, str]] = {}
+        for task_id, it in self.sources.items():
+            if it.said is None and not (self._has_begun or it.has_ended):
+                shown[task_id] = "starting", ""
+            else:
+                said = it.said or _RUNNING
+                shown[task_id] = shown_state(said, asked=it.asked, has_ended=it.has_ended)
+        return shown
 
-    def close(self, task_id: str) -> None:
-        """The source has been stopped: cycles call it no more."""
-        source = self.sources[task_id]
+    def close(self) -> None:
+        """The sources have been stopped: cycles call them no more."""
         with self._lock:
-            source.has_ended = True
-            source.gate.present = False
+            for source in self.sources.values():
+                source.has_ended = True
+                source.gate.present = False
 
     def take_packets(self) -> list[Packets]:
         """The packets that are in no cycle yet; what else was reported stays."""
@@ -315,8 +324,10 @@ class LiveOutside:
 
     def note_failure(self, task_id: str) -> None:
         """The task has ended the run with an error."""
-        if task_id in self.sources:
-            self.sources[task_id].state = "error"
+        source = self.sources.get(task_id)
+        if source is not None:
+            _, code = source.said or _RUNNING
+            source.said = "error", code
 
     def source(self, task_id: str) -> SourceFunctions:
         """What the context of a source calls."""
@@ -415,8 +426,6 @@ class LiveOutside:
                 return
             source.has_ended = True
             source.gate.present = False
-            if source.state != "error":
-                source.state, source.code = "ended", ""
         self.due.forget(task_id)
         self.reported.append(EndOfSource(task_id))
         self.woken.set()
@@ -439,9 +448,10 @@ class LiveOutside:
     def _report(self, task_id: str, state: State, code: str) -> None:
         with self._lock:
             source = self.sources[task_id]
-            if (source.state, source.code) == (state, code):
+            is_news = (state, code) != (source.said or _RUNNING)
+            source.said = state, code
+            if not is_news:
                 return
-            source.state, source.code = state, code
             self.reported.append(SourceState(task_id, state, code))
         self.woken.set()
 

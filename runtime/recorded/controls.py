@@ -6,13 +6,16 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 import msgpack
 import numpy as np
 
+from flowrun.runtime.context import Playback, State, shown_state
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.events import (
     Dropped,
+    EndOfSource,
     Event,
     Failed,
     Injected,
@@ -20,6 +23,7 @@ from flowrun.runtime.events import (
     Replaced,
     Set,
     SourceState,
+    Switched,
     unpack,
 )
 from flowrun.runtime.log.reader import Log
@@ -28,7 +32,10 @@ from flowrun.runtime.recorded.places import Place, Places, Times
 
 __all__ = ["Controls", "Happened"]
 
-_KINDS = tuple(it.kind for it in (Failed, Set, Injected, Dropped, Replaced, SourceState, Met))
+_E = TypeVar("_E", bound=Event)
+
+_OF_SOURCES = (SourceState, Switched, EndOfSource)
+_KINDS = tuple(it.kind for it in (Failed, Set, Injected, Dropped, Replaced, Met, *_OF_SOURCES))
 
 
 @dataclass(slots=True)
@@ -153,12 +160,27 @@ class Controls:
         return found
 
     def states(self, cycle: int) -> dict[str, dict[str, str]]:
-        """How each source was doing, and why: the newest of its states."""
-        found: dict[str, dict[str, str]] = {}
-        for task, happened in self.of_kind(SourceState.kind):
-            number = happened.number(cycle)
-            if number:
-                for event in self.events(happened.cycles[number - 1]):
-                    if isinstance(event, SourceState) and event.task == task:
-                        found[task] = {"state": event.state, "code": event.code}
+        """How each source was doing, and why, as people saw it; of those of which the log says it."""
+        kinds = [kind.kind for kind in _OF_SOURCES]
+        found = {}
+        for task in dict.fromkeys(task for kind, task in self.by if kind in kinds):
+            said = self._last(SourceState, task, cycle)
+            switched = self._last(Switched, task, cycle)
+            end = self._last(EndOfSource, task, cycle)
+            if said or switched or end:
+                state, code = shown_state(
+                    ("running", "") if said is None else (cast("State", said.state), said.code),
+                    asked="running" if switched is None else cast("Playback", switched.playback),
+                    has_ended=end is not None,
+                )
+                found[task] = {"state": state, "code": code}
         return found
+
+    def _last(self, kind: type[_E], task: str, cycle: int) -> _E | None:
+        """The newest event of a kind and task at or before a cycle."""
+        happened = self.by.get((kind.kind, task), Happened())
+        number = happened.number(cycle)
+        if not number:
+            return None
+        events = self.events(happened.cycles[number - 1])
+        return next((it for it in reversed(events) if type(it) is kind and it.task == task), None)

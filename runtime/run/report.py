@@ -18,7 +18,7 @@ from flowrun.runtime.events import Replaced
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.links.status import LinkStatus, PartStatus  # pydantic reads the annotations
 from flowrun.runtime.run.shadows import ShadowReport
-from flowrun.runtime.task import Health, State  # pydantic reads the annotations
+from flowrun.runtime.task import Health, ShownState  # pydantic reads the annotations
 from flowrun.runtime.wording import mask_secrets, one_line
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class TaskReport:
         came before it was free.
     late_s: how long its call has taken so far, in seconds, if that is beyond its `deadline_ms`; None
         if it is not.
-    state: of a source, how it is doing: a `State`; None of other tasks.
+    state: of a source, how it is doing: a `ShownState`; None of other tasks.
     code: what keeps a source from running, in a word, such as "timeout"; "" if nothing does.
     shadow: of a shadow, how often it disagrees with its task; None of others.
     """
@@ -72,7 +72,7 @@ class TaskReport:
     background: bool = False
     dropped: int = 0
     late_s: float | None = None
-    state: State | None = None
+    state: ShownState | None = None
     code: str = ""
     raised: Raised | None = None
     dropped_by: Mapping[str, int] = field(default_factory=dict)

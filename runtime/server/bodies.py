@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from flowrun.runtime.broadcast import Shows
 from flowrun.runtime.links.status import LinkStatus, PartStatus
 from flowrun.runtime.run.report import LogReport, Progress, TaskReport
-from flowrun.runtime.task import State
+from flowrun.runtime.task import ShownState
 
 __all__ = [
     "ChannelAnswerReply",
@@ -292,7 +292,7 @@ class MessageReply(_Body):
 class SwitchReply(MessageReply):
     """What has been done, and how each source is doing now."""
 
-    sources: dict[str, State]
+    sources: dict[str, ShownState]
 
 
 class SetReply(_Body):

@@ -22,7 +22,7 @@ from flowrun.runtime.server.errors import ApiError
 from flowrun.runtime.server.requests import BODY_LIMIT, described_body, json_body
 from flowrun.runtime.server.routes import new_router
 from flowrun.runtime.server.status import Status, jsonable
-from flowrun.runtime.task import State
+from flowrun.runtime.task import ShownState
 from flowrun.runtime.wording import described, nearest
 
 __all__ = ["Control"]
@@ -252,7 +252,7 @@ class Control:
         """Resume a source, or all of them: `{"source": id}` or `{"pipeline_id": name}`."""
         return await self._switch(request, self._run.resume, "resumed")
 
-    def _states(self) -> dict[str, State]:
+    def _states(self) -> dict[str, ShownState]:
         """How each source is doing, by id."""
         tasks = self._run.report().tasks
         return {id_: task.state for id_, task in tasks.items() if task.state is not None}

@@ -14,7 +14,7 @@ from flowrun.runtime.server.channels import Channels
 from flowrun.runtime.server.exposition import Exposition, add_metrics_route
 from flowrun.runtime.server.fleet_metrics import fleet_of, links_of
 from flowrun.runtime.server.routes import new_router
-from flowrun.runtime.task import HealthState, State
+from flowrun.runtime.task import HealthState, ShownState
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -27,7 +27,7 @@ _MODEL_BUCKETS = range(10, 28)
 """The same in microseconds, from a millisecond to two minutes."""
 _RECENT_NS = 60_000_000_000
 """An error that was longer ago is no sign that something is wrong now."""
-_STATES = get_args(State)
+_STATES = get_args(ShownState)
 _HEALTH_STATES = get_args(HealthState)
 _Status = Literal["ok", "starting", "degraded", "stuck", "ended", "error"]
 _WELL: tuple[_Status, ...] = ("ok", "starting", "degraded")

@@ -88,6 +88,13 @@ class VideoCapture(Task):
         return None
 
     def start(self, ctx: Context) -> None:
+        try:
+            self._start(ctx)
+        except VideoError as error:
+            ctx.report("error", error.code)
+            raise
+
+    def _start(self, ctx: Context) -> None:
         config = self.config
         connection = Connection(
             config,
@@ -106,6 +113,8 @@ class VideoCapture(Task):
             keeps_packets=ctx.logs_packets,
             device=self._device(ctx, connection.name),
         )
+        if config.may_be_live:
+            ctx.report("connecting")
         reader.start()
         if connection.may_wait:
             ctx.live()

@@ -100,7 +100,7 @@ class Log(Protocol):
 class Connection:
     """Opens a source, and opens it again when it was lost. For one thread, except `stop`.
 
-    report: called with the state of a source that may be live, and a code.
+    report: called with the state of the source, and a code.
     draw: gives numbers from 0 to 1.
     """
 
@@ -152,8 +152,6 @@ class Connection:
         without the source, and when the attempts are used up.
         """
         if self._backoff is None:
-            if self._config.may_be_live:
-                self._report("connecting", "")
             self._backoff = Backoff(self._config.reconnect, draw=self._draw, now_s=time.monotonic())
         if lost is not None and not self.is_stopped:
             if not (self._is_again or self.may_wait):
@@ -234,8 +232,7 @@ class Connection:
         now_s = time.monotonic()
         if self._backoff is not None:
             self._backoff.note_back(now_s)
-        if self._config.may_be_live:
-            self._report("running", "")
+        self._report("running", "")
         if self._is_again:
             after_s = round(now_s - self._lost_s, 1)
             self._log.info("source is back", source=self.name, after_s=after_s)

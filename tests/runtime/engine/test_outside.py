@@ -12,7 +12,7 @@ from flowrun.runtime.clock import Clock, LiveClock, ManualClock
 from flowrun.runtime.context import CycleTime
 from flowrun.runtime.engine.instances import Instance, make_instances
 from flowrun.runtime.engine.outside import Due, LiveOutside
-from flowrun.runtime.events import Dropped, EndOfSource, Event, Set, SourceState
+from flowrun.runtime.events import Dropped, EndOfSource, Event, Set, SourceState, Switched
 from support.helpers import plan_of
 
 
@@ -105,6 +105,46 @@ def test_a_state_is_an_event_when_it_has_changed() -> None:
     cam.finish()
     assert outside.states["cam"] == ("ended", "")
     assert begun(outside) == [EndOfSource("cam")]
+
+
+def test_a_source_that_has_said_nothing_is_starting_until_the_first_cycle() -> None:
+    outside = LiveOutside(ManualClock(), sources=["cam", "mic", "net"], packets=())
+    cam, net = outside.source("cam"), outside.source("net")
+    cam.report("running", "")
+    net.report("connecting", "")
+    outside.switch("mic", "paused")
+    assert outside.states == {
+        "cam": ("running", ""),
+        "mic": ("starting", ""),
+        "net": ("connecting", ""),
+    }
+    assert begun(outside) == [Switched("mic", "paused"), SourceState("net", "connecting")]
+    assert outside.states == {
+        "cam": ("running", ""),
+        "mic": ("paused", ""),
+        "net": ("connecting", ""),
+    }
+
+
+def test_a_source_that_runs_again_after_its_error_is_running() -> None:
+    outside = LiveOutside(ManualClock(), sources=["cam"], packets=())
+    cam = outside.source("cam")
+    for state in ("running", "error", "running", "running"):
+        cam.report(state, "")
+    assert begun(outside) == [SourceState("cam", "error"), SourceState("cam", "running")]
+    assert outside.states == {"cam": ("running", "")}
+
+
+def test_what_has_not_failed_has_ended_when_all_are_stopped() -> None:
+    states = ["running", "connecting", "lost", "error", "paused"]
+    outside = LiveOutside(ManualClock(), sources=[*states, "silent"], packets=())
+    for state in states:
+        outside.source(state).report(state, "timeout")
+    outside.close()
+    assert outside.states == {
+        **dict.fromkeys([*states, "silent"], ("ended", "")),
+        "error": ("error", "timeout"),
+    }
 
 
 def test_a_source_that_failed_does_not_end_well() -> None:

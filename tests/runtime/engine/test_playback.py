@@ -16,7 +16,7 @@ from flowrun.runtime.events import Switched
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
-from support.helpers import controls, plan_of, run_hooked, values
+from support.helpers import START_NS, Hooked, controls, plan_of, run_hooked, values
 
 TWO = "a=Hooked(limit: 10); b=Numbers(limit: 8); x=Scale"
 
@@ -46,6 +46,32 @@ def test_a_paused_source_goes_on_where_it_stopped_and_others_are_not_affected(tm
         (3, "switched", "b", None),
         (6, "switched", "b", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("verb", "state", "first"), [("pause", "paused", (4, 0)), ("mute", "muted", (5, 3))]
+)
+def test_a_source_can_be_switched_before_the_first_cycle(tmp_path, verb, state, first):
+    plan = plan_of(tmp_path, TWO, "b > x")
+    run = Run(plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run")
+    shown = [run.report().tasks["b"].state]
+    assert getattr(run, verb)("b")
+    shown.append(run.report().tasks["b"].state)
+
+    def look(number: int) -> None:
+        if number < 4:
+            shown.append(run.report().tasks["b"].state)
+        if number == 3:
+            assert run.resume("b")
+
+    Hooked.hook = look
+    assert run.run().error is None
+    assert shown == ["starting"] * 2 + [state] * 4
+    assert values(tmp_path / "run", "/b/number")[0] == first
+    assert controls(tmp_path / "run", "switched")[0] == (0, "switched", "b", None)
+    assert run.report().tasks["b"].state == "ended"
+    with Log(tmp_path / "run") as log:
+        assert Replay(log, env={}).run().identical
 
 
 def test_a_muted_source_goes_on_unseen_and_what_it_publishes_is_counted(tmp_path):

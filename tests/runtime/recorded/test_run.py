@@ -3,6 +3,8 @@
 import io
 import re
 import shutil
+from contextlib import closing
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from flowrun.runtime.pictures.video import PacketDecoder
 from flowrun.runtime.recorded.run import RecordedRun
 from support.answer_tasks import answered, ran
 from support.films import KEY_EVERY
-from support.helpers import START_NS
+from support.helpers import START_NS, plan_of, run_hooked
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,19 @@ def test_settings_and_errors_are_those_of_the_moment(recorded, log):
         texts = [error["text"] for error in moment["errors"]]
         assert texts == (["ValueError: picture 13"] if cycle == failed else [])
         assert moment["error_counts"] == ({"says": 1} if cycle >= failed else {})
+
+
+def test_a_sources_state_at_a_moment_is_what_people_saw(tmp_path):
+    def switch(run, number):
+        if number in (2, 4, 6):
+            [run.pause, run.mute, run.resume][number // 2 - 1]("b")
+
+    plan = plan_of(tmp_path, "a=Hooked(limit: 12); b=Numbers(limit: 6)")
+    run_hooked(plan, tmp_path / "run", switch)
+    with closing(RecordedRun("x", tmp_path / "run")) as recorded:
+        states = [at(recorded, cycle)["sources"].get("b", {}).get("state") for cycle in range(12)]
+    assert states[:7] == [None] * 3 + ["paused"] * 2 + ["muted"] * 2
+    assert [state for state, _ in groupby(states[7:])] == ["running", "ended"]
 
 
 def test_a_time_means_the_cycle_at_or_before_it(recorded, log):

@@ -129,7 +129,7 @@ def test_a_first_connection_that_fails_is_an_error(monkeypatch: pytest.MonkeyPat
     with pytest.raises(VideoError) as caught:
         world.connection.open()
     assert caught.value is REFUSED
-    assert (world.connection.may_wait, world.said) == (False, [("connecting", "")])
+    assert (world.connection.may_wait, world.said) == (False, [])
 
 
 def test_a_first_connection_that_gives_no_picture_is_an_error(
@@ -153,7 +153,7 @@ def test_a_run_may_begin_without_its_camera(monkeypatch: pytest.MonkeyPatch) -> 
         world.connection.note_picture()
     assert world.connection.may_wait
     refused = ("connecting", "refused")
-    assert world.said == [("connecting", ""), refused, 1.0, refused, 1.0, ("running", "")]
+    assert world.said == [refused, 1.0, refused, 1.0, ("running", "")]
     assert [(it["event"], it["code"]) for it in logs] == [("no connection", "refused")]
 
 
@@ -256,16 +256,17 @@ def test_a_source_that_was_stopped_is_not_opened_again(monkeypatch: pytest.Monke
     monkeypatch.setattr(connection_module, "open_video", stopping)
     assert world.connection.open() is None  # not an error of the source
     world.connection.note_picture()
-    assert world.said == [("connecting", "")]
+    assert world.said == []
     world = World(monkeypatch, REFUSED, reconnect={"at_start": True})
     monkeypatch.setattr(world.connection._stopped, "wait", lambda _: world.connection.stop())
     assert world.connection.open() is None
     assert world.known == [False]
 
 
-def test_a_file_says_nothing_of_its_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_only_says_that_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, "film", source_uri="film.mp4", reconnect={"at_start": True})
     assert not world.connection.may_wait
     world.connection.open()
-    world.connection.note_picture()
     assert world.said == []
+    world.connection.note_picture()
+    assert world.said == [("running", "")]

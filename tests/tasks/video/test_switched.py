@@ -123,7 +123,7 @@ def test_a_password_is_given_and_never_shown(tmp_path: Path, digest: bool) -> No
     text = str(refused.result.error)
     assert "refused the user name and password" in text
     assert "Fa1sch" not in text
-    assert refused.state("cam") == ("connecting", "")
+    assert refused.state("cam") == ("error", "auth")
     written = b"".join(path.read_bytes() for path in watched.directory.iterdir())
     assert b"Geh3im" not in written
 

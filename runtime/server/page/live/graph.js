@@ -58,7 +58,7 @@ export function GraphView() {
         const facts = [report && micros(report.p50_us), report?.dropped ? `−${count(report.dropped)}` : "",
           report?.shadow ? `≠${count(report.shadow.disagreed)}/${count(report.shadow.compared)}` : ""].filter(Boolean).join("  ");
         const trouble = report?.late_s != null ? "hangs" : report?.raised ? `${count(report.raised.count)} errors`
-          : report?.state && !["running", "ended"].includes(report.state) ? report.code || report.state : "";
+          : report?.state && !["starting", "running", "ended"].includes(report.state) ? report.code || report.state : "";
         const press = (/** @type {KeyboardEvent} */ event) => {
           if (["Enter", " "].includes(event.key)) { event.preventDefault(); choose(id === chosen ? null : id); }
         };
