@@ -29,7 +29,7 @@ from flowrun.runtime.graph.find import (
     task_types,
 )
 from flowrun.runtime.graph.masking import declares_secret, with_secrets_masked
-from flowrun.runtime.graph.partitions import partition_problems
+from flowrun.runtime.graph.partition_problems import partition_problems
 from flowrun.runtime.graph.ports import Port, has_more_ports, is_source, ports_for, with_types
 from flowrun.runtime.graph.several import separated
 from flowrun.runtime.graph.shadows import with_shadows

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.errors import Problem
 from flowrun.runtime.graph.bind import BoundConnection, BoundGraph, BoundTask
 from flowrun.runtime.graph.boundary import Boundary, Stream
@@ -24,44 +23,35 @@ from flowrun.runtime.graph.ports import Port, ports_of
 from flowrun.runtime.graph.spec import ConnectionSpec, Endpoint, PartId, TaskSpec
 from flowrun.runtime.wording import listed
 
-__all__ = ["SOURCE_TYPE", "boundaries_of", "part_of", "stream_problems"]
+__all__ = ["ALL_LANES", "SOURCE_TYPE", "Parts", "boundaries_of", "copy_name", "part_of"]
 
 SOURCE_TYPE = "flowrun.runtime.links.source.LinkSource"
 """The class of the tasks on which messages of other processes appear."""
 
-_Lane = tuple[tuple[str, str], ...]
+Lane = tuple[tuple[str, str], ...]
 """The processes, of those partitions on the way that have several, from which something comes."""
-_ALL: tuple[_Lane, ...] = ((),)
+ALL_LANES: tuple[Lane, ...] = ((),)
 
 
 def part_of(bound: BoundGraph, part: PartId) -> BoundGraph:
     """The graph that process `part` runs: what it receives first, then its own tasks."""
-    return _Parts(bound).part(part)
+    return Parts(bound).part(part)
 
 
 def boundaries_of(bound: BoundGraph, sender: PartId, receiver: PartId) -> tuple[Stream, ...]:
     """What goes from one process to another, in the order that both have; empty if nothing."""
-    return _Parts(bound).streams(sender, receiver)
-
-
-def stream_problems(bound: BoundGraph) -> list[Problem]:
-    """What is wrong with the streams between the partitions of a whole graph."""
-    parts = _Parts(bound)
-    problems = dict.fromkeys([*parts.problems, *_unlogged(parts)])
-    for receiver in bound.spec.partitions:
-        problems |= dict.fromkeys(_collisions(parts, receiver.parts[0]))
-    return list(problems)
+    return Parts(bound).streams(sender, receiver)
 
 
 @dataclass(slots=True)
-class _Parts:
+class Parts:
     """The streams of a whole graph."""
 
     bound: BoundGraph
     problems: list[Problem] = field(default_factory=list)
     tasks: dict[str, BoundTask] = field(init=False)
     processes: dict[str, tuple[str, ...]] = field(init=False)
-    lanes: dict[str, tuple[_Lane, ...]] = field(init=False)
+    lanes: dict[str, tuple[Lane, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
         spec = self.bound.spec
@@ -71,8 +61,8 @@ class _Parts:
         for task in _in_order(self.bound):
             self.lanes[task] = self._lanes_of(task)
 
-    def _lanes_of(self, task: str) -> tuple[_Lane, ...]:
-        found, first = _ALL, None
+    def _lanes_of(self, task: str) -> tuple[Lane, ...]:
+        found, first = ALL_LANES, None
         for cnx, said in self.connections():
             if cnx.dst_task != task:
                 continue
@@ -83,9 +73,9 @@ class _Parts:
                     for lane in self.lanes[cnx.src_task]
                 )
             )
-            if arriving in (_ALL, found):
+            if arriving in (ALL_LANES, found):
                 continue
-            if found != _ALL and first is not None:
+            if found != ALL_LANES and first is not None:
                 self.problems.append(
                     Problem(
                         said.where,
@@ -107,14 +97,14 @@ class _Parts:
     def processes_of(self, task: str) -> tuple[str, ...]:
         return self.processes[self.partition(task)]
 
-    def arrived(self, lane: _Lane, cnx: BoundConnection, process: str) -> _Lane:
+    def arrived(self, lane: Lane, cnx: BoundConnection, process: str) -> Lane:
         """The lane of what comes by `cnx` from `lane` of a process."""
         src, dst = self.partition(cnx.src_task), self.partition(cnx.dst_task)
         if src == dst or len(self.processes[src]) == 1 or any(name == src for name, _ in lane):
             return lane
         return (*lane, (src, process))
 
-    def lanes_in(self, task: str, part: PartId) -> list[_Lane]:
+    def lanes_in(self, task: str, part: PartId) -> list[Lane]:
         """Those of the task that process `part` of its own, or another, partition has."""
         return [
             lane
@@ -133,7 +123,7 @@ class _Parts:
             for lane in self.lanes_in(cnx.src_task, sender):
                 if any(name == receiver.partition and it != receiver.instance for name, it in lane):
                     continue
-                made = _copy(cnx.src_task, lane, sender.partition)
+                made = copy_name(cnx.src_task, lane, sender.partition)
                 named = _name(cnx, lane, sender.partition, receiver.partition)
                 port = next(it for it in task.ports if it.is_output and it.name == cnx.src_port)
                 link = replace(said.link, carry=said.link.carry or _carried(task, port))
@@ -159,7 +149,7 @@ class _Parts:
         for task in self.bound.tasks:
             if task.spec.partition == part.partition:
                 tasks += [
-                    _with_id(task, _copy(task.id, lane, part.partition))
+                    _with_id(task, copy_name(task.id, lane, part.partition))
                     for lane in self.lanes_in(task.id, part)
                 ]
         joined = [it for pair in self.connections() for it in self._joined(*pair, part)]
@@ -194,7 +184,7 @@ class _Parts:
                 if any(name == part.partition and it != part.instance for name, it in lane):
                     continue
                 if src == part.partition:
-                    task, port = _copy(cnx.src_task, lane, src), cnx.src_port
+                    task, port = copy_name(cnx.src_task, lane, src), cnx.src_port
                 else:
                     task = self.source(sender)
                     port = _name(cnx, lane, src, part.partition)
@@ -202,7 +192,7 @@ class _Parts:
                 for target in targets:
                     if to not in (target, ()):
                         continue
-                    made = _copy(cnx.dst_task, target, part.partition)
+                    made = copy_name(cnx.dst_task, target, part.partition)
                     yield (
                         replace(cnx, src_task=task, src_port=port, dst_task=made),
                         replace(said, src=Endpoint(task, port), dst=Endpoint(made, cnx.dst_port)),
@@ -247,15 +237,15 @@ def _suffix(process: str) -> str:
     return "_" + process.replace("-", "_")
 
 
-def _copy(task: str, lane: _Lane, partition: str) -> str:
+def copy_name(task: str, lane: Lane, partition: str) -> str:
     """The id of what `task` is made as for `lane`, in a process of `partition`."""
     return task + "".join(_suffix(process) for name, process in lane if name != partition)
 
 
-def _name(cnx: BoundConnection, lane: _Lane, sender: str, receiver: str) -> str:
+def _name(cnx: BoundConnection, lane: Lane, sender: str, receiver: str) -> str:
     """The port on which a stream appears."""
     own = tuple(it for it in lane if it[0] != sender)
-    return f"{_copy(cnx.src_task, own, receiver)}_{cnx.src_port}"
+    return f"{copy_name(cnx.src_task, own, receiver)}_{cnx.src_port}"
 
 
 def _with_id(task: BoundTask, made: str) -> BoundTask:
@@ -266,84 +256,5 @@ def _carried(task: BoundTask, port: Port) -> str:
     return "packets" if task.codec_of(port) == "packets" else "log"
 
 
-def _in_words(lanes: Sequence[_Lane]) -> str:
+def _in_words(lanes: Sequence[Lane]) -> str:
     return listed("/".join(process for _, process in lane) for lane in lanes)
-
-
-def _unlogged(parts: _Parts) -> Iterator[Problem]:
-    """The log is the queue: what is not in it cannot be sent."""
-    for cnx, said in parts.connections():
-        if parts.partition(cnx.src_task) == parts.partition(cnx.dst_task):
-            continue
-        task = parts.tasks[cnx.src_task]
-        logging = task.spec.logging
-        output = f"{cnx.src_task}.{cnx.src_port}"
-        enabled = parts.bound.spec.logging.enable_task_logging
-        if not (enabled and logging.enabled and logging.payload == "all"):
-            why = (
-                "'enabled: false'"
-                if not logging.enabled
-                else "'payload: none'"
-                if logging.payload != "all"
-                else "'enable_task_logging: false'"
-            )
-            yield Problem(
-                said.where,
-                f"{output!r} goes to partition {parts.partition(cnx.dst_task)!r} from the log, and "
-                f"{why} keeps it out of that; leave that out",
-            )
-            continue
-        port = next(it for it in task.ports if it.is_output and it.name == cnx.src_port)
-        carry, where = said.link.carry, said.link_where.get("carry", said.where)
-        if carry not in ("packets", "keyframes"):
-            continue
-        if not issubclass(port.message_type, ImageRgb8Msg):
-            yield Problem(
-                where,
-                f"'carry: {carry}' is for pictures, and {output!r} gives "
-                f"{port.message_type.__name__}; leave it out",
-            )
-        elif task.codec_of(port) != "packets":
-            yield Problem(
-                where,
-                f"'carry: {carry}': the log has no packets of {output!r}, only pixels "
-                f"(codec {task.codec_of(port)!r}); say carry: log to send these",
-            )
-
-
-def _collisions(parts: _Parts, receiver: PartId) -> Iterator[Problem]:
-    """Ids and ports of the part of `receiver` that two things would have."""
-    taken: dict[str, object] = {
-        task.id: task.spec.where
-        for task in parts.bound.tasks
-        if task.spec.partition == receiver.partition and parts.lanes.get(task.id) == _ALL
-    }
-    for partition in parts.bound.spec.partitions:
-        for sender in partition.parts:
-            if partition.id == receiver.partition:
-                continue
-            streams = parts.streams(sender, receiver)
-            names: dict[str, Stream] = {}
-            for stream in streams:
-                other = names.setdefault(stream.name, stream)
-                if other is not stream:
-                    yield Problem(
-                        stream.where,
-                        f"'{stream.task}.{stream.port}' and '{other.task}.{other.port}' would both "
-                        f"be {stream.name!r} in partition {receiver.partition!r}; rename a task",
-                    )
-            source = parts.source(sender)
-            if streams and source in taken:
-                yield Problem(
-                    streams[0].where,
-                    f"partition {receiver.partition!r} has a task {source!r}, which is the name of "
-                    f"what comes from partition {sender.partition!r}; rename it",
-                )
-    for task in parts.bound.tasks:
-        if task.spec.partition != receiver.partition or parts.lanes.get(task.id) == _ALL:
-            continue
-        for lane in parts.lanes.get(task.id, ()):
-            made = _copy(task.id, lane, receiver.partition)
-            if made in taken:
-                text = f"task {task.id!r} makes {made!r}, and there is one already; rename it"
-                yield Problem(task.spec.where, text)

@@ -15,10 +15,11 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.errors import GraphError, InternalError, Problem
 from flowrun.runtime.graph.bind import BoundGraph, BoundTask, bind
 from flowrun.runtime.graph.file import read_text
-from flowrun.runtime.graph.parts import part_of, stream_problems
+from flowrun.runtime.graph.parts import part_of
 from flowrun.runtime.graph.ports import Port
 from flowrun.runtime.graph.read import ReadGraph, read_graph
 from flowrun.runtime.graph.spec import GraphSpec, PartId
+from flowrun.runtime.graph.stream_problems import stream_problems
 from flowrun.runtime.wording import listed
 
 __all__ = [

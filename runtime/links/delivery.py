@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from zlib_ng.zlib_ng import crc32
 
-from flowrun.runtime.links.receiver import Gap, Receiver, Taken
+from flowrun.runtime.links.arrived import Gap, Taken
+from flowrun.runtime.links.receiver import Receiver
 from flowrun.runtime.links.runs import Cursor
 from flowrun.runtime.links.wire import CONTEXT, Carried, Stream
 

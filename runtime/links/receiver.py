@@ -8,10 +8,9 @@ nobody has taken yet is bounded: beyond that it is left where it is, in the send
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
+from flowrun.runtime.links.arrived import Arrived, Gap, Taken
 from flowrun.runtime.links.rivals import Rival, Rivals
 from flowrun.runtime.links.runs import Cursor
 from flowrun.runtime.links.transport import Sample, Transport
@@ -20,7 +19,6 @@ from flowrun.runtime.links.wire import (
     CYCLE,
     RIVAL,
     STATUS,
-    Carried,
     Head,
     Keys,
     Peer,
@@ -30,39 +28,16 @@ from flowrun.runtime.links.wire import (
     WireError,
     opened,
     pack_run,
-    unpacked,
 )
 
-__all__ = ["Gap", "Receiver", "Taken"]
+__all__ = ["Receiver"]
 
 _SILENCE_NS = 1_000_000_000
 _TIMEOUT_S = 5.0
 """Seconds that an answer may take."""
 _AGAIN_NS = 50_000_000
 """Least time between two questions that brought nothing new; doubled up to `_SILENCE_NS`."""
-_MOST_READY = 1024
-_MOST_BYTES = 64 << 20
-"""Number and bytes of messages that may wait to be taken; the same again of those that are early."""
 _ANSWER_BYTES = 8 << 20
-
-
-class Gap(NamedTuple):
-    """Cycles that never come: those of run `run` from `first` to `last`, -1: to its end. after: where
-    the sender goes on."""
-
-    run: int
-    first: int
-    last: int
-    reason: str
-    after: Cursor
-
-
-class Taken(NamedTuple):
-    """One of the sender's cycles. messages: what is shown of it; those of a context are only decoded."""
-
-    head: Head
-    messages: Sequence[Carried]
-    payload: bytes
 
 
 class Receiver:
@@ -90,22 +65,13 @@ class Receiver:
         run: int = 0,
     ) -> None:
         self._transport, self._run = transport, run
-        self._streams = streams
         self._sender = sender
         self._log_key = Keys.of(graph, sender).log(own)
         self._ack_key = Keys.of(graph, own).ack(sender)
         self._silence_ns = silence_ns
         self.wake, self._note = wake, note
         self._lock = threading.Lock()
-        self.cursor = cursor or Cursor(0, 0)
-        """The first cycle that has not come."""
-        self._ready: deque[Taken | Gap] = deque()
-        self._ready_bytes = 0
-        self._early: dict[Cursor, tuple[Head, bytes]] = {}
-        """By the first cycle that they stand for, those that came before others."""
-        self._early_bytes = 0
-        self._needs_context = any(it.is_picture for it in streams) and self.cursor.cycle > 0
-        self._is_behind = True
+        self._arrived = Arrived(streams, cursor or Cursor(0, 0), self._note_damage)
         self._asking: int | None = None
         """When the question was asked that has no answer yet."""
         self._asked = 0
@@ -143,14 +109,15 @@ class Receiver:
         with self._lock:
             self._heard_ns = None
             self.newest = max(self.newest, Cursor(head.run, head.cycle))
-            came = self._offer(head, sample.payload)
+            came = self._arrived.offer(head, sample.payload)
         if came:
             self.wake()
 
     def reconnected(self) -> None:
         """The sender is there again: ask it at the next `pump`."""
         with self._lock:
-            self._is_behind, self._not_before_ns, self._pause_ns = True, 0, _AGAIN_NS
+            self._arrived.is_behind = True
+            self._not_before_ns, self._pause_ns = 0, _AGAIN_NS
 
     # -- on the thread that pumps ------------------------------------------------------------------
 
@@ -165,13 +132,13 @@ class Receiver:
                 if now_ns - self._asking < (_TIMEOUT_S + 1) * 1e9:
                     return
                 self._asking = None
-            due = (self._is_behind and now_ns >= self._not_before_ns) or silent
-            if self.ended or not due or not self._has_room():
+            due = (self._arrived.is_behind and now_ns >= self._not_before_ns) or silent
+            if self.ended or not due or not self._arrived.has_room:
                 return
             self._asking = self._heard_ns = now_ns
             self._asked += 1
-            number, cursor = self._asked, self.cursor
-            context = self._needs_context
+            number, cursor = self._asked, self._arrived.cursor
+            context = self._arrived.needs_context
             self._not_before_ns = now_ns + self._pause_ns
         answer: list[Sample] = []
         self._transport.query(
@@ -193,20 +160,17 @@ class Receiver:
     def peek(self) -> Taken | Gap | None:
         """What comes next; None if nothing has come."""
         with self._lock:
-            return self._ready[0] if self._ready else None
+            return self._arrived.ready[0] if self._arrived.ready else None
 
     def take(self) -> Taken | Gap:
         """What `peek` showed; it is no longer there afterwards."""
         with self._lock:
-            item = self._ready.popleft()
-            if isinstance(item, Taken):
-                self._ready_bytes -= len(item.payload)
-            return item
+            return self._arrived.take()
 
     @property
     def waiting(self) -> int:
         """Number of cycles that have come and were not taken."""
-        return len(self._ready)
+        return len(self._arrived.ready)
 
     # -- inside --------------------------------------------------------------------------------------
 
@@ -216,7 +180,7 @@ class Receiver:
         except WireError as error:
             with self._lock:
                 self.damaged += 1
-                self._is_behind = True
+                self._arrived.is_behind = True
             self._note(f"what {self._sender} sent was changed on the way: {error}")
             return None
         if (head.part, head.inst) != (self._sender.part, self._sender.inst):
@@ -236,63 +200,9 @@ class Receiver:
                 f"{rival.earlier} goes on; nothing of it is taken before that one ends"
             )
 
-    def _has_room(self) -> bool:
-        return len(self._ready) < _MOST_READY // 2 and self._ready_bytes < _MOST_BYTES // 2
-
-    def _offer(self, head: Head, payload: bytes, *, repaired: bool = False) -> bool:
-        """Take a message if it is the next one; keep it if it is early. Whether it was taken."""
-        if head.run == self.cursor.run and head.cycle < self.cursor.cycle:
-            return False
-        is_next = head.run == self.cursor.run and head.first <= self.cursor.cycle
-        if is_next and (repaired or not self._needs_context):
-            if not self._append(head, payload):
-                self._is_behind = True
-                return False
-            self._take_early()
-            return True
-        self._is_behind = True
-        start = Cursor(head.run, head.first)
-        fits = len(self._early) < _MOST_READY and self._early_bytes < _MOST_BYTES
-        if fits and start not in self._early:
-            self._early[start] = head, payload
-            self._early_bytes += len(payload)
-        return False
-
-    def _append(self, head: Head, payload: bytes) -> bool:
-        """False if there is no room for it."""
-        if len(self._ready) >= _MOST_READY or (
-            self._ready and self._ready_bytes + len(payload) > _MOST_BYTES
-        ):
-            return False
-        try:
-            messages = unpacked(payload, self._streams)
-        except WireError as error:
-            self.damaged += 1
-            self._note(f"what {self._sender} sent in cycle {head.cycle} cannot be read: {error}")
-            return False
-        self._ready.append(Taken(head, messages, payload))
-        self._ready_bytes += len(payload)
-        if head.kind == CYCLE:
-            self.cursor = Cursor(head.run, head.cycle + 1)
-        return True
-
-    def _take_early(self) -> None:
-        """Take what came early and is next now."""
-        while self._early:
-            usable = [
-                start
-                for start, (head, _) in self._early.items()
-                if start.run == self.cursor.run
-                and (start.cycle <= self.cursor.cycle or head.cycle < self.cursor.cycle)
-            ]
-            if not usable:
-                return
-            for start in sorted(usable):
-                head, payload = self._early.pop(start)
-                self._early_bytes -= len(payload)
-                if head.cycle >= self.cursor.cycle and not self._append(head, payload):
-                    self._is_behind = True
-                    return
+    def _note_damage(self, head: Head, error: WireError) -> None:
+        self.damaged += 1
+        self._note(f"what {self._sender} sent in cycle {head.cycle} cannot be read: {error}")
 
     def _take_answer(self, number: int, answer: Sequence[Sample], *, context: bool) -> None:
         heads = [(self._opened(it), it.payload) for it in answer]
@@ -313,12 +223,13 @@ class Receiver:
             if number != self._asked or self._asking is None:
                 return  # it came too late
             self._asking = self._heard_ns = None
-            before = len(self._ready), self.cursor
+            arrived = self._arrived
+            before = len(arrived.ready), arrived.cursor
             if status is not None and (not context or len(messages) == status.count):
                 self._take_messages(messages, status, context=context)
             elif not context:
                 self._take_messages(messages, None, context=False)
-            came = before != (len(self._ready), self.cursor)
+            came = before != (len(arrived.ready), arrived.cursor)
             if came:
                 self._pause_ns, self._not_before_ns = _AGAIN_NS, 0
             else:
@@ -330,54 +241,50 @@ class Receiver:
         self, messages: Sequence[tuple[Head, bytes]], status: Status | None, *, context: bool
     ) -> None:
         """status: None where the end of the answer was lost."""
-        asked_at = self.cursor
+        arrived = self._arrived
+        asked_at = arrived.cursor
         if (
             status is not None
-            and status.run == self.cursor.run
-            and status.begins > self.cursor.cycle
+            and status.run == arrived.cursor.run
+            and status.begins > arrived.cursor.cycle
         ):
-            self._miss(status.begins - 1, status.reason, Cursor(status.run, status.begins))
+            arrived.miss(status.begins - 1, status.reason, Cursor(status.run, status.begins))
         for head, payload in sorted(messages, key=lambda it: (it[0].run, it[0].cycle, -it[0].kind)):
             if head.kind == CONTEXT:
-                if self._needs_context and head.cycle < asked_at.cycle:
-                    self._append(head, payload)
+                if arrived.needs_context and head.cycle < asked_at.cycle:
+                    arrived.append(head, payload)
             else:
-                self._offer(head, payload, repaired=True)
+                arrived.offer(head, payload, repaired=True)
         if status is None:
             return
         is_whole = len(messages) == status.count
         if context and is_whole and any(head.kind == CYCLE for head, _ in messages):
-            self._needs_context = False
-            self._take_early()
-        if not is_whole or status.run != asked_at.run or self.cursor.run != status.run:
+            arrived.needs_context = False
+            arrived.take_early()
+        if not is_whole or status.run != asked_at.run or arrived.cursor.run != status.run:
             return
-        if status.upto > self.cursor.cycle and self._has_all(messages):
-            self.cursor = Cursor(status.run, status.upto)
-            self._take_early()
-        self._is_behind = status.more or bool(self._early)
-        if self.cursor.cycle < status.upto or (status.more and not status.is_over):
-            self._is_behind = True
+        if status.upto > arrived.cursor.cycle and self._has_all(messages):
+            arrived.cursor = Cursor(status.run, status.upto)
+            arrived.take_early()
+        arrived.is_behind = status.more or arrived.has_early
+        if arrived.cursor.cycle < status.upto or (status.more and not status.is_over):
+            arrived.is_behind = True
             return
         if status.is_over and status.follows:
             if self._senders.is_alive(status.run, self._now_ns, within_ns=_SILENCE_NS):
-                self._is_behind = True  # who says so is another process, or it was killed just now
+                arrived.is_behind = (
+                    True  # who says so is another process, or it was killed just now
+                )
                 return
             after = Cursor(status.follows, status.follows_at)
             if status.reason and status.begins == status.upto:
-                self._miss(-1, status.reason, after)
-            self.cursor = after
-            self._is_behind = True
-            self._needs_context = False
-            self._early = {at: it for at, it in self._early.items() if at.run == after.run}
-            self._early_bytes = sum(len(payload) for _, payload in self._early.values())
-            self._take_early()
+                arrived.miss(-1, status.reason, after)
+            arrived.go_to_run(after)
         elif status.ended:
             self.ended = True
 
     def _has_all(self, messages: Sequence[tuple[Head, bytes]]) -> bool:
         """Whether all messages of the answer were taken: the cycles after them have nothing for us."""
-        return all(head.kind == CONTEXT or head.cycle < self.cursor.cycle for head, _ in messages)
-
-    def _miss(self, last: int, reason: str, after: Cursor) -> None:
-        self._ready.append(Gap(self.cursor.run, self.cursor.cycle, last, reason, after))
-        self.cursor = after
+        return all(
+            head.kind == CONTEXT or head.cycle < self._arrived.cursor.cycle for head, _ in messages
+        )

@@ -11,10 +11,11 @@ from pydantic import Field
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import FlowrunError, UsageError
+from flowrun.runtime.links.arrived import Gap, Taken
 from flowrun.runtime.links.delivery import Batch, Passed, next_batch
 from flowrun.runtime.links.feed import PictureFeed
 from flowrun.runtime.links.origin import OriginMsg
-from flowrun.runtime.links.receiver import Gap, Receiver, Taken
+from flowrun.runtime.links.receiver import Receiver
 from flowrun.runtime.links.runs import Cursor
 from flowrun.runtime.links.wire import Peer, Stream
 from flowrun.runtime.task import Context, Output, State, Task, TaskConfig

@@ -91,7 +91,7 @@ class Simulation:
         """
         with simulating(self._clock.now_ns):
             found = verdict(self.folder, self.plans, specs, failed=self._failed)
-        meanwhile = [text for it in self._processes.values() for text in it.broken]
+        meanwhile = [text for it in self._processes.values() for text in it.promises.broken]
         return replace(found, broken=[*meanwhile, *found.broken])
 
     @property
@@ -105,7 +105,7 @@ class Simulation:
         crc = 0
         for process in self._processes.values():
             crc = zlib.crc32(str(process.part).encode(), crc)
-            crc = zlib.crc32(process.crc.to_bytes(4, "little"), crc)
+            crc = zlib.crc32(process.promises.crc.to_bytes(4, "little"), crc)
         return crc
 
     @property
@@ -145,7 +145,7 @@ class Simulation:
             self._advance(_QUIET_NS, is_enough)
             for process in ending:
                 if not self._is_done(process):
-                    process.broken.append(
+                    process.promises.broken.append(
                         f"{process.part} has ended, and its receivers do not say within "
                         f"{_QUIET_NS // 10**9} s that they have all"
                     )

@@ -8,31 +8,26 @@ one, before it is committed.
 from __future__ import annotations
 
 import random
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from flowrun.msgs.image import ImageRgb8Msg
-from flowrun.msgs.message import Message
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.engine.background import BackgroundWorker, Job
 from flowrun.runtime.engine.executor import Executor
 from flowrun.runtime.errors import FlowrunError
 from flowrun.runtime.fleet.record import folder_of
-from flowrun.runtime.graph.boundary import Boundary
+from flowrun.runtime.fleet.simulation.machine import OwnClock, TappedLog
+from flowrun.runtime.fleet.simulation.promises import Promises
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.graph.spec import GraphSpec, PartId
 from flowrun.runtime.links.fake import FakeNetwork, FakeTransport
 from flowrun.runtime.links.links import LinkError, Links
-from flowrun.runtime.links.own import peer_of
 from flowrun.runtime.links.reached import reached_before, said_of
-from flowrun.runtime.links.runs import Cursor
 from flowrun.runtime.links.source import GapError
 from flowrun.runtime.links.transport import Transport
-from flowrun.runtime.links.wire import Keys, Question, graph_key
 from flowrun.runtime.log.directory import new_run_directory
 from flowrun.runtime.replay.recovery import recovered_part
 from flowrun.runtime.run.recording import Recording
@@ -52,48 +47,6 @@ _TURN_IN_CYCLE = 0.3
 
 class _Killed(BaseException):
     """The process dies within a cycle. No task must be able to catch it."""
-
-
-class _OwnClock(ManualClock):
-    """The clock of a process's machine: ahead of the simulation's by a constant. It is moved by nobody
-    but the simulation."""
-
-    def __init__(self, clock: ManualClock, ahead_ns: int) -> None:
-        self._clock, self.ahead_ns = clock, ahead_ns
-        self.step_ns = 0
-
-    @property
-    def time_ns(self) -> int:  # type: ignore[override]
-        return self._clock.time_ns + self.ahead_ns
-
-    def now_ns(self) -> int:
-        return self.time_ns
-
-    def advance_to(self, time_ns: int) -> None: ...
-
-
-class _Tap:
-    """The log of a process, as `CycleLog`: something may happen before a commit."""
-
-    def __init__(self, log: Any, before: Callable[[], None]) -> None:
-        self._log, self._before = log, before
-
-    def check(self) -> None:
-        self._log.check()
-
-    def bind(self, messages: Sequence[Any]) -> Any:
-        return self._log.bind(messages)
-
-    def commit(self, *args: Any, **options: Any) -> None:
-        self._before()
-        self._log.commit(*args, **options)
-
-
-def _described(topic: str, message: Message) -> bytes:
-    """What a digest has of a message; not the pixels of pictures, which nobody may have asked for."""
-    if isinstance(message, ImageRgb8Msg):
-        return f"{topic} {message.tov_ns} {message.frame_id}".encode()
-    return topic.encode() + b"".join(message.view().encode())
 
 
 class Process:
@@ -120,18 +73,15 @@ class Process:
         spec = plan.graph.spec
         assert spec.part is not None
         self.part, self.plan = spec.part, plan
-        self.cycles = self.crc = 0
+        self.cycles = 0
         self.has_ended = self.has_failed = False
         self.cycle_ns, self.dies = 1_000_000, False
-        self.broken: list[str] = []
-        """What must hold while it runs, and did not."""
-        self.committed: dict[str, Cursor] = {}
-        """By source task, the cursor after what its logs hold, over all runs."""
+        self.promises = Promises(plan, network, others)
         self.run = 0
         """When the present run began, by its clock."""
         self._log_dir = folder_of(folder, self.part)
-        self._world, self._clock = clock, _OwnClock(clock, ahead_ns)
-        self._network, self._others, self._say = network, others, say
+        self._world, self._clock = clock, OwnClock(clock, ahead_ns)
+        self._network, self._say = network, say
         self._random = random.Random(f"{seed} {self.part}")  # noqa: S311  # reproducible on purpose
         self._partition = next(it for it in spec.partitions if it.id == self.part.partition)
         self._executor: Executor | None = None
@@ -144,19 +94,6 @@ class Process:
         self._again_ns: int | None = None
         self._jobs: dict[str, tuple[int, Job]] = {}
         """By task, the job that runs, and when it is done."""
-        self._acks: dict[str, Boundary] = {}
-        self._in_step = {
-            boundary.peer: [
-                slot.index
-                for slot in plan.slots
-                for stream in boundary.streams
-                if slot.topic == stream.topic and stream.link.deliver == "lockstep"
-            ]
-            for boundary in plan.graph.sends
-            if not self._is_shared(boundary.peer)
-        }
-        self._awaited: dict[PartId, int] = {}
-        """By receiver in lock-step, the cycle after the last that had something for it."""
 
     @property
     def is_alive(self) -> bool:
@@ -209,7 +146,7 @@ class Process:
         self._executor = executor = Executor(
             self.plan,
             clock=self._clock,
-            log=_Tap(recording.writer, self._before_commit),
+            log=TappedLog(recording.writer, self._before_commit),
             run_id=directory.name,
             begins=begins,
             ticks=self._clock.now_ns,
@@ -231,7 +168,8 @@ class Process:
         links.note = executor.note_link
         executor.observer = self._look
         self._is_finished = self.dies = False
-        self._jobs, self._awaited = {}, {}
+        self._jobs = {}
+        self.promises.begin()
         self._busy_until_ns = self._links_turn_ns = 0
         self._try(self._start)
 
@@ -256,7 +194,7 @@ class Process:
             return
         self._work()
         if now_ns >= self._busy_until_ns and self._links.is_in_step():
-            self._check_step()
+            self.promises.check_step(self.run)
             self._try(self._cycle)
 
     def stop(self) -> None:
@@ -322,20 +260,9 @@ class Process:
     def _look(self, cycle: Any) -> None:
         """A cycle was committed."""
         self.cycles += 1
-        for slot, message in zip(self.plan.slots, cycle.messages, strict=True):
-            if message.present:
-                self.crc = zlib.crc32(_described(slot.topic, message), self.crc)
-                if slot.port == "origin" and slot.task_id in self._sources:
-                    self.committed[slot.task_id] = Cursor(message.run, message.cycle + 1)
-        for peer, slots in self._in_step.items():
-            if any(cycle.messages[it].present for it in slots):
-                self._awaited[peer] = cycle.time.cycle + 1
+        self.promises.look(cycle)
         assert self._links is not None
         self._links.look(cycle)
-
-    @property
-    def _sources(self) -> set[str]:
-        return {it.source for it in self.plan.graph.receives}
 
     # -- its end -------------------------------------------------------------------------------------
 
@@ -385,40 +312,6 @@ class Process:
             self._links.end(in_order=True)
             self._executor = self._recording = self._links = None
 
-    # -- what must hold meanwhile ----------------------------------------------------------------------
-
     def _open(self, _spec: GraphSpec) -> Transport:
-        assert self._links is not None
-        spec = self.plan.graph.spec
-        name = graph_key(spec.name)
-        own = Keys.of(name, peer_of(spec, self.part))
-        self._acks = {own.ack(peer_of(spec, it.peer)): it for it in self.plan.graph.receives}
-        self._end = self._network.transport(str(self.part), on_put=self._look_at_put)
+        self._end = self._network.transport(str(self.part), on_put=self.promises.look_at_put)
         return self._end
-
-    def _look_at_put(self, key: str, payload: bytes) -> None:
-        boundary = self._acks.get(key)
-        if boundary is None:
-            return
-        said = Question.unpack(payload)
-        has = self.committed.get(boundary.source, Cursor(0, 0))
-        if (said.run, said.cycle) > has:
-            self.broken.append(
-                f"link {boundary.peer} -> {self.part}: cycle {said.cycle - 1} of run {said.run} was "
-                "acknowledged before it was in the receiver's log"
-            )
-
-    def _check_step(self) -> None:
-        for peer, awaited in self._awaited.items():
-            other = self._others[peer]
-            source = next(it for it in other.plan.graph.receives if it.peer == self.part).source
-            sees = other.is_alive and not self._network.are_cut(str(self.part), str(peer))
-            if sees and other.committed.get(source, Cursor(0, 0)) < (self.run, awaited):
-                self.broken.append(
-                    f"link {self.part} -> {peer}: {self.part} goes on though cycle {awaited - 1} of "
-                    f"run {self.run} is not in the log of {peer}: it was sent in lock-step"
-                )
-
-    def _is_shared(self, part: PartId) -> bool:
-        partition = next(it for it in self.plan.graph.spec.partitions if it.id == part.partition)
-        return not partition.instances and partition.replicas > 1

@@ -18,9 +18,9 @@ from flowrun.runtime.fleet.simulation.shrinking import shrunk
 from flowrun.runtime.graph.read import load_graph
 from flowrun.runtime.graph.spec import PartId
 from flowrun.runtime.links import reached as reached_module
+from flowrun.runtime.links.arrived import Arrived
 from flowrun.runtime.links.inbound import Inbound
 from flowrun.runtime.links.reached import last_cursor
-from flowrun.runtime.links.receiver import Receiver
 from flowrun.runtime.links.runs import Cursor
 from flowrun.runtime.links.spread import Spread
 from flowrun.runtime.replay.recorded import RecordedOutside
@@ -186,15 +186,15 @@ def test_the_fleet_that_comes_with_flowrun_is_simulated(
 
 
 def takes_duplicates(patch: pytest.MonkeyPatch) -> None:
-    right = Receiver._offer
+    right = Arrived.offer
 
-    def careless(self: Receiver, head: Any, payload: bytes, **options: Any) -> bool:
+    def careless(self: Arrived, head: Any, payload: bytes, **options: Any) -> bool:
         is_last = (head.run, head.cycle) == (self.cursor.run, self.cursor.cycle - 1)
         if is_last and not options.get("repaired"):
-            return self._append(head, payload)
+            return self.append(head, payload)
         return right(self, head, payload, **options)
 
-    patch.setattr(Receiver, "_offer", careless)
+    patch.setattr(Arrived, "offer", careless)
 
 
 def goes_back_by_one(patch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,8 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowrun.runtime.links.arrived import Gap, Taken
 from flowrun.runtime.links.delivery import next_batch
-from flowrun.runtime.links.receiver import Gap, Taken
 from flowrun.runtime.links.runs import Cursor
 from flowrun.runtime.links.wire import CONTEXT, CYCLE, Carried, Head, Stream
 
