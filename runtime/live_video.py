@@ -27,6 +27,7 @@ _MOST_BYTES = 16 << 20
 the next one."""
 _NO_PACKETS = "its pictures come without packets"
 _DAMAGED = "packets of its pictures were missing or damaged"
+_BEGUN_BEFORE = "its last key frame is not kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +76,19 @@ class LiveVideo:
         """The number of the newest with which a decoder can begin; None while that is not kept."""
         self._listeners = Listeners()
         self._withheld = ""
+        self._had_packets = False
         self._closed = False
 
     @property
     def withheld(self) -> str:
-        """Why viewers do not get the newest picture as packets; "" if they do. Of damaged ones they
-        would make other pictures than the run."""
-        return self._withheld
+        """Why a viewer who has nothing yet gets no packets of the newest picture; "" if it does, or
+        there is none. Of damaged packets it would make other pictures than the run."""
+        return self._withheld or (_BEGUN_BEFORE if self._number and self._entry is None else "")
+
+    @property
+    def had_packets(self) -> bool:
+        """Whether any of its pictures has come with packets, so that more of them may."""
+        return self._had_packets
 
     @property
     def closed(self) -> bool:
@@ -92,11 +99,12 @@ class LiveVideo:
         """Take the packets of a picture that was published. Never blocks for a viewer."""
         video = image.video
         with self._lock:
+            self._had_packets |= video is not None
             if video is None or video.is_damaged:
+                self._number += 1
                 self._withheld = _NO_PACKETS if video is None else _DAMAGED
                 self._forget()
             else:
-                self._withheld = ""
                 self._append(Shown(cycle, image.tov_ns, video, image.fps, image.pixel_aspect))
         self._listeners.call()
 
@@ -107,8 +115,10 @@ class LiveVideo:
             while len(self._kept) > _LATE:
                 self._size -= self._kept.popleft().size
             self._entry = self._number
+            self._withheld = ""
         elif newest is None or newest.end != shown.first:
             # Packets are missing: what comes now is of no use until something begins.
+            self._withheld = self._withheld or (_DAMAGED if newest else _BEGUN_BEFORE)
             self._forget()
             return
         self._kept.append(shown)

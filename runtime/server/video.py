@@ -136,7 +136,7 @@ class Video:
         raise ApiError(404, f"no packets of this channel: ask for JPEGs; cameras: {valid}")
 
     async def _packets(self, film: _Film) -> AsyncGenerator[str | bytes]:
-        video, known, end, lost = film.video, None, None, 0
+        video, known, end, lost, gap = film.video, None, None, 0, ""
         number: int | None = None  # of the last picture that was sent
         with film.wakeup.watching():
             while True:
@@ -154,14 +154,18 @@ class Video:
                         now = film.configuration(number, shown)
                         is_entry = now != known or shown.first != end
                         if is_entry:
-                            known = now
+                            known, gap = now, ""
                             yield json.dumps(known.message(lost=lost))
                     yield film.packed(number, shown, is_entry=is_entry)
                     end = shown.end
                 if news:
                     continue
                 if news is None and (why := video.withheld):
-                    raise _NoPacketsError(why)
+                    if not video.had_packets:
+                        raise _NoPacketsError(why)
+                    if not gap:
+                        gap = why
+                        yield json.dumps({"type": "gap", "reason": why})
                 if video.closed or film.wakeup.closed:
                     return
                 await changed.wait()

@@ -85,6 +85,9 @@ def test_a_picture_without_packets_is_told_from_one_that_is_to_come():
     bare.video = None
     video.offer(0, bare)
     assert (video.withheld, video.entry()) == ("its pictures come without packets", None)
+    assert not video.had_packets
+    video.offer(1, image(1))
+    assert video.had_packets
 
 
 def test_damaged_packets_are_not_for_viewers():
@@ -96,8 +99,21 @@ def test_damaged_packets_are_not_for_viewers():
     video.offer(1, hurt)
     why = "packets of its pictures were missing or damaged"
     assert (video.withheld, video.entry()) == (why, None)
-    video.offer(2, image(2, begins=True))
-    assert (video.withheld, video.entry()) == ("", 2)
+    assert video.after(1) is None  # who has seen the first one learns that there is another
+    video.offer(2, image(2))
+    assert (video.withheld, video.entry()) == (why, None)
+    video.offer(3, image(3, begins=True))
+    assert (video.withheld, video.entry()) == ("", 4)
+
+
+def test_who_comes_between_key_frames_that_are_not_kept_is_told(monkeypatch):
+    monkeypatch.setattr(module, "_MOST_BYTES", 100)
+    video = LiveVideo()
+    for first in range(30):
+        video.offer(first, image(first, begins=first == 0))
+    assert video.withheld == "its last key frame is not kept"
+    video.offer(30, image(30, begins=True))
+    assert video.withheld == ""
 
 
 @pytest.mark.parametrize(

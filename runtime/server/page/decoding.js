@@ -12,6 +12,7 @@
 const FORMATS = {h264: "H.264", h265: "H.265", vp8: "VP8", vp9: "VP9", av1: "AV1", png: "PNG video", rawvideo: "raw video"};
 const MOST_QUEUED = 60;  // packets that the decoder has yet to decode; beyond, those up to the next key frame are left out
 const MOST_NAMED = 600;
+const MOST_FAILURES = 5;  // of the decoder, one after the other: more packets would not help
 
 /** A JPEG as a picture of which nothing is known but its pixels. @param {Blob | ArrayBuffer | Uint8Array<ArrayBuffer>} data
  * @returns {Promise<Picture>} */
@@ -22,8 +23,8 @@ export async function jpegPicture(data) {
 
 /** Decodes packets. */
 export class Decoding {
-  /** @param {{picture: (picture: Picture) => void, configured?: (config: Config) => void, taken?: () => void}} on
-   *   taken: the decoder has taken a packet of those that wait for it.
+  /** @param {{picture: (picture: Picture) => void, gap?: (why: string) => void, taken?: () => void}} on
+   *   gap: no more pictures come until a key frame does; taken: the decoder has taken a packet of those that wait for it.
    * @param {boolean} [soon] whether each picture is to come as soon as it can: not on all cores, then */
   constructor(on, soon = true) {
     this.on = on;
@@ -33,13 +34,22 @@ export class Decoding {
     /** @type {VideoDecoder | null} */ this.decoder = null;
     /** Packet number -> the picture's cycle and time. @type {Map<number, {cycle: number, tov_ns: number}>} */
     this.named = new Map();
-    this.skipping = false;
+    /** Whether packets are left out until a key frame comes. */ this.skipping = false;
+    /** How often the decoder has failed, and whether it has done so, or given a picture, since the last key frame. */
+    this.failures = 0;
+    this.failed = false;
+    this.gave = false;
+    /** Says that no pictures can be had. */
     this.fail = (/** @type {string} */ _why) => {};
   }
 
   /** @param {string | ArrayBuffer} data */
   message(data) {
-    if (typeof data === "string") { this.configure(JSON.parse(data)); return; }
+    if (typeof data === "string") {
+      const said = JSON.parse(data);
+      if (said.type === "gap") this.pause(said.reason); else this.configure(said);
+      return;
+    }
     const view = new DataView(data);
     const packets = view.getUint32(4, true);
     this.named.set(Number(view.getBigUint64(24, true)),
@@ -56,24 +66,46 @@ export class Decoding {
 
   /** @param {Config} config */
   configure(config) {
+    this.close();
     this.config = config;
-    this.on.configured?.(config);
-    if (this.decoder?.state !== "closed") this.decoder?.close();
-    this.decoder = null;
+    this.skipping = false;
     if (config.format === "mjpeg") return;
     const name = FORMATS[config.format] ?? config.format;
     if (!config.codec) { this.fail(`browsers decode no ${name}`); return; }
     if (typeof VideoDecoder === "undefined") { this.fail(`this browser cannot decode ${name} (no WebCodecs)`); return; }
-    this.decoder = new VideoDecoder({output: frame => this.decoded(frame), error: error => this.fail(error.message)});
     const description = config.description ? Uint8Array.from(atob(config.description), c => c.charCodeAt(0)) : undefined;
     const wanted = {codec: config.codec, ...description && {description}, colorSpace: config.color_space, optimizeForLatency: this.soon};
     this.wanted = wanted;
-    const decoder = this.decoder;
-    decoder.ondequeue = () => this.on.taken?.();
+    this.begin();
     VideoDecoder.isConfigSupported(wanted).then(
-      ({supported}) => { if (!supported && this.decoder === decoder) this.fail(`this browser cannot decode ${name}`); },
-      error => this.fail(error.message));
-    try { decoder.configure(wanted); } catch (error) { this.fail(String(error)); }
+      ({supported}) => { if (!supported && this.wanted === wanted) this.fail(`this browser cannot decode ${name}`); },
+      error => { if (this.wanted === wanted) this.fail(error.message); });
+  }
+
+  /** Decode with a decoder that knows nothing yet. */
+  begin() {
+    if (this.decoder?.state !== "closed") this.decoder?.close();
+    this.decoder = null;
+    if (!this.wanted) return;
+    const decoder = this.decoder = new VideoDecoder({output: frame => this.decoded(frame), error: error => this.refused(error)});
+    decoder.ondequeue = () => this.on.taken?.();
+    try { decoder.configure(this.wanted); } catch (error) { this.fail(String(error)); }
+  }
+
+  /** The decoder has failed, as it may where packets are damaged. @param {unknown} error */
+  refused(error) {
+    const why = error instanceof Error ? error.message : String(error);
+    if (error instanceof DOMException && error.name === "NotSupportedError") return;  // `configure` says so
+    this.failures += 1;
+    this.failed = true;
+    if (this.failures < MOST_FAILURES) this.pause(why); else this.fail(why);
+  }
+
+  /** Go on at the next key frame. @param {string} why */
+  pause(why) {
+    this.skipping = true;
+    this.begin();
+    this.on.gap?.(why);
   }
 
   /** The packets that the decoder has yet to take. */
@@ -94,21 +126,25 @@ export class Decoding {
     if (this.config?.format === "mjpeg") { this.jpeg(number, data); return; }
     const decoder = this.decoder;
     if (decoder?.state !== "configured") return;
-    if (isKey) this.skipping = false;
-    else if (decoder.decodeQueueSize > MOST_QUEUED) this.skipping = true;
-    if (!this.skipping) decoder.decode(new EncodedVideoChunk({type: isKey ? "key" : "delta", timestamp: number, data}));
+    if (isKey) {
+      if (this.gave && !this.failed) this.failures = 0;
+      this.skipping = this.failed = this.gave = false;
+    } else if (decoder.decodeQueueSize > MOST_QUEUED) this.skipping = true;
+    if (this.skipping) return;
+    try { decoder.decode(new EncodedVideoChunk({type: isKey ? "key" : "delta", timestamp: number, data})); } catch (error) { this.refused(error); }
   }
 
   /** @param {number} number @param {Uint8Array<ArrayBuffer>} data */
   async jpeg(number, data) {
     try {
       const {image, width, height} = await jpegPicture(data);
-      this.show(number, image, width, height);
+      if (!this.skipping) this.show(number, image, width, height);
     } catch { /* a damaged picture: the next one will do */ }
   }
 
   /** @param {VideoFrame} frame */
   decoded(frame) {
+    this.gave = true;
     // Its display size has the pixels' aspect in it where the packets say that, and not where the file does.
     const {width, height} = frame.visibleRect ?? {width: frame.codedWidth, height: frame.codedHeight};
     this.show(frame.timestamp, frame, width, height);
@@ -121,5 +157,8 @@ export class Decoding {
     this.on.picture({image, width, height, orientation, aspect: aspect || 1, cycle, tov_ns, number});
   }
 
-  close() { if (this.decoder?.state !== "closed") this.decoder?.close(); }
+  close() {
+    this.wanted = null;
+    this.begin();
+  }
 }

@@ -103,6 +103,35 @@ def test_the_picture_at_a_moment_is_that_of_its_cycle(recorded, viewed, name, is
     assert ("as JPEGs: browsers decode no mpeg4" in page.evaluate(SAID)) == is_jpeg
 
 
+FAILS = """
+window.taken = [];
+const real = VideoDecoder.prototype.decode;
+VideoDecoder.prototype.decode = function (chunk) {
+  if (chunk.timestamp === 12) throw new DOMException("Decoding error.", "EncodingError");
+  window.taken.push(chunk.timestamp);
+  return real.call(this, chunk);
+};
+"""
+
+
+def test_what_the_decoder_fails_at_costs_only_the_pictures_of_one_key_frame(
+    recorded, viewed, browser
+):
+    browser.before_load(FAILS)
+    run = recorded("plain.mp4")
+    with Log(run) as log:
+        pictures = {it.cycle: it.pixels.astype(np.int16) for it in log.frames("/cam/image")}
+    page = viewed(run)
+    for cycle in (15, 14, 13, 15, 14, 13, 20, 5, 15, 21):
+        page.evaluate("taken.length = 0; null")
+        go(page, cycle)
+        is_exact(page, cycle)
+        assert nearest(page, pictures) == cycle
+        assert "as JPEGs" not in page.evaluate(SAID)
+        if cycle in (20, 5):
+            assert cycle in page.evaluate("taken")
+
+
 def test_the_key_frame_is_shown_and_said_until_the_exact_picture_comes(recorded, viewed, browser):
     browser.before_load(HELD)
     run = recorded("plain.mp4")

@@ -22,14 +22,15 @@ SPS = b"\x00\x00\x00\x01\x67\x4d\x40\x1f" + bytes(20)
 DECODER = VideoDecoder("h264", b"", 1280, 720, "yuv420p", "", 0, 0, (2, 0))
 
 
-def offer(run, cycle, *, begins=False, size=40, decoder=DECODER):
+def offer(run, cycle, *, begins=False, size=40, decoder=DECODER, is_damaged=False):
     image = ImageRgb8Msg(
         pixels=np.zeros((2, 2, 3), np.uint8), frame_id=0, pts=None, fps=30.0, source="cam"
     )
     data = (SPS if begins else b"\x00\x00\x01\x41") + bytes(size)
     image.video = VideoPackets(
-        decoder, ((data, begins),), cycle, cycle, 0, begins=begins, drained=False
-    )
+        decoder, ((data, begins),), cycle, cycle, 0, begins=begins, drained=False,
+        is_damaged=is_damaged,
+    )  # fmt: skip
     image.publish(tov_ns=1_000 + cycle)
     run.observed.videos["cam0"].offer(cycle, image)
 
@@ -221,6 +222,25 @@ def test_a_camera_whose_pictures_have_no_packets_says_so(run, server):
             viewer.recv(60)
     assert closed.value.rcvd.code == 4404
     assert closed.value.rcvd.reason == "its pictures come without packets: ask for JPEGs"
+
+
+def test_after_a_damaged_picture_viewers_are_told_and_go_on_at_the_next_key_frame(run, server):
+    gap = {"type": "gap", "reason": "packets of its pictures were missing or damaged"}
+    offer(run, 0, begins=True)
+    with watching(server) as before:
+        assert [type(before.recv(60)) for _ in range(2)] == [str, bytes]
+        offer(run, 1, is_damaged=True)
+        assert json.loads(before.recv(60)) == gap
+        with watching(server) as during:
+            assert json.loads(during.recv(60)) == gap
+            offer(run, 2)
+            offer(run, 3, begins=True)
+            for viewer, lost in ((before, 2), (during, 0)):
+                config = json.loads(viewer.recv(60))
+                assert (config["type"], config["lost"]) == ("config", lost)
+                assert cycle_of(viewer.recv(60)) == 3
+        offer(run, 4, is_damaged=True)
+        assert json.loads(before.recv(60)) == gap
 
 
 def test_viewers_are_given_the_end_of_the_run_and_of_the_server(run, server):

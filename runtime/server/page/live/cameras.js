@@ -6,7 +6,7 @@ import {endOf, owner, useKnown} from "../known.js";
 import {millis} from "../words.js";
 import {insteadOf, usePast} from "../timeline/pictures.js";
 import {drawPicture, Overlay} from "./draw.js";
-import {follow} from "./stream.js";
+import {follow, followPackets} from "./stream.js";
 
 /** A channel that shows pictures. from: the task that makes them; plain: whether that is the camera; packets: whether those
  * come as its packets; jpegs: whether they come as JPEGs.
@@ -91,7 +91,7 @@ function Screen({channel, live, several, alone, marks, onAlone}) {
   const task = [channel.id, channel.from].find(id => id !== null && images[id]) ?? channel.camera;
   const then = run.moment === null ? null : images[task] ?? null;
   const back = run.moment !== null;
-  const {canvas, newest, note, form, image, why} = useStream(channel, live && run.moment === null);
+  const {canvas, newest, note, form, image, why, gap} = useStream(channel, live && run.moment === null);
   const past = usePast(run.logged, task, then);
   const exact = past.shown?.exact && past.shown.cycle === then?.cycle;
   // The log may lack what the channel shows, such as a picture with boxes in it: then it is the camera's.
@@ -101,7 +101,7 @@ function Screen({channel, live, several, alone, marks, onAlone}) {
   const behind = behindOf(run, channel, newest);
   const boxes = then ? detectionsThen(run).filter(one => isSeenIn(run, seen, sizeOf(then), one)) : [];
   const early = Math.max(0, ...boxes.map(({timestamp_nanos: at}) => (then?.at_ns ?? 0) - at)) / 1e6;
-  return html`<figure class="screen ${live || then ? "" : "over"}" data-form=${form} data-shown=${newest ? "yes" : null}
+  return html`<figure class="screen ${live || then ? "" : "over"}" data-form=${form} data-gap=${gap ? "yes" : null} data-shown=${newest ? "yes" : null}
       data-cycle=${(back ? past.shown?.cycle : newest?.cycle) ?? ""} data-moment=${back ? run.then?.cycle ?? "" : null}
       data-past=${!then ? null : exact ? "exact" : past.error ? "none" : "coming"}>
     <canvas class="picture" ref=${canvas} role="img" aria-label=${`live picture of ${channel.name}`} onDblClick=${onAlone}
@@ -112,7 +112,7 @@ function Screen({channel, live, several, alone, marks, onAlone}) {
       onDblClick=${onAlone} hidden=${!back || !past.shown || !!past.error}></canvas>
     ${back ? (!then || past.error || !past.shown) && html`<span class="wait">${run.unseen || past.error || (!then && run.then ? "no picture until this moment" : "…")}</span>`
       : note ? html`<span class="wait">${note}</span>` : !live && run.moment === null ? html`<span class="wait">not live</span>`
-      : waits ? html`<span class="wait">waiting for a picture …</span>` : null}
+      : waits ? html`<span class="wait">waiting for a ${gap ? "key frame" : "picture"} …</span>` : null}
     <figcaption><b title=${channel.name}>${channel.name}</b>
       ${behind !== null && live && run.moment === null && html`<span class="behind">answer is ${millis(behind)} behind</span>`}
       ${then && past.shown && !past.error && html`<span class="behind">${exact ? "exact" : insteadOf(past.shown, then)}</span>`}
@@ -120,6 +120,7 @@ function Screen({channel, live, several, alone, marks, onAlone}) {
       ${then?.damaged && html`<span class="form" title=${DAMAGED}>damaged</span>`}
       ${past.form && html`<span class="form" title=${past.form}>as JPEGs: ${past.form}</span>`}
       ${live && !back && channel.packets && why && form !== "none" && html`<span class="form" title=${why}>as JPEGs: ${why}</span>`}
+      ${live && !back && gap && html`<span class="form" title=${gap}>${channel.jpegs ? "as JPEGs" : "stands"} until the next key frame: ${gap}</span>`}
       <span class="tools">
         ${back ? then && html`<a class="button" href=${address(then.whole)} download=${`${channel.name}-cycle-${then.cycle}.jpg`}>Snapshot</a>`
           : html`<button type="button" onClick=${() => snapshot(channel.name, canvas.current, newest, image.current)} disabled=${!newest && form !== "img"}>Snapshot</button>`}
@@ -137,7 +138,8 @@ function behindOf(run, channel, newest) {
 }
 
 /** The stream of a channel, drawn onto a canvas in the best form that the browser and the server have:
- * packets, JPEGs over a WebSocket, or an image that the server replaces. `why` says why it is not the first one.
+ * packets, JPEGs over a WebSocket, or an image that the server replaces. `why` says why it is not the first one, and
+ * `gap` why packets give no pictures until the next key frame.
  * @param {Channel} channel @param {boolean} live */
 function useStream(channel, live) {
   const canvas = useRef(/** @type {HTMLCanvasElement | null} */ (null));
@@ -145,6 +147,7 @@ function useStream(channel, live) {
   const [form, setForm] = useState(/** @type {"packets" | "jpeg" | "img" | "none"} */ (channel.packets ? "packets" : "jpeg"));
   const [note, setNote] = useState("");
   const [why, setWhy] = useState("");
+  const [gap, setGap] = useState("");
   const [newest, setNewest] = useState(/** @type {Picture | null} */ (null));
   useEffect(() => {
     if (!live || form === "none" || form === "img") return;
@@ -159,8 +162,8 @@ function useStream(channel, live) {
       waiting?.image.close?.();
       waiting = null;
     };
-    const stop = follow(channel.id, form, {
-      picture: picture => {
+    const on = {
+      picture: (/** @type {Picture} */ picture) => {
         waiting?.image.close?.();
         waiting = picture;
         due ||= requestAnimationFrame(draw);
@@ -168,14 +171,18 @@ function useStream(channel, live) {
       },
       ended: () => {},
       waits: setNote,
-      failed: reason => {
+      gap: setGap,
+      whole: () => setGap(""),
+      failed: (/** @type {string} */ reason) => {
         const next = form === "packets" && channel.jpegs ? "jpeg" : channel.jpegs ? "img" : "none";
         if (next === "none") setNote(reason);
         setWhy(reason.replace(/: ask for JPEGs.*/, ""));
+        setGap("");
         setForm(next);
       },
-    });
-    return () => { stop(); cancelAnimationFrame(due); waiting?.image.close?.(); };
+    };
+    const stop = form === "packets" ? followPackets(channel.id, channel.jpegs, on) : follow(channel.id, form, on);
+    return () => { stop(); setGap(""); cancelAnimationFrame(due); waiting?.image.close?.(); };
   }, [live, form, channel.id]);
   useEffect(() => {
     const shown = image.current;
@@ -183,7 +190,7 @@ function useStream(channel, live) {
     shown.src = address(`api/v0/streaming/video/${encodeURIComponent(channel.id)}`, {since: Date.now()});
     return () => shown.removeAttribute("src");
   }, [live, form, channel.id]);
-  return {canvas, image, newest, note, form, why};
+  return {canvas, image, newest, note, form, why, gap};
 }
 
 /** A canvas over the picture with what was found in it.

@@ -5,10 +5,9 @@ import {socketAddress} from "../api.js";
 import {Decoding, jpegPicture} from "../decoding.js";
 
 /** @typedef {import("../decoding.js").Picture} Picture */
-/** @typedef {import("../decoding.js").Config} Config */
 /** What a stream says of itself. `ended`: nothing more comes; `failed`: this form cannot be had, `why` says why;
- * `waits`: it is asked for again.
- * @typedef {{picture: (picture: Picture) => void, configured?: (config: Config) => void,
+ * `waits`: it is asked for again; `gap`: no more pictures come in this form until a key frame does.
+ * @typedef {{picture: (picture: Picture) => void, gap?: (why: string) => void,
  *   ended: () => void, failed: (why: string) => void, waits?: (why: string) => void}} On */
 
 const RETRY_MS = 2000;
@@ -49,6 +48,29 @@ export function follow(channel, format, on) {
   take.fail = why => { stop(); on.failed(why); };
   open();
   return stop;
+}
+
+/** Follow a camera's packets, and its JPEGs wherever the packets give no pictures for a while. Returns what ends it.
+ * @param {string} channel @param {boolean} jpegs whether the channel has JPEGs @param {On & {whole: () => void}} on
+ *   whole: packets give pictures again */
+export function followPackets(channel, jpegs, on) {
+  /** @type {(() => void) | null} */ let instead = null;
+  const goOn = () => { instead?.(); instead = null; };
+  const stop = follow(channel, "packets", {
+    ...on,
+    picture: picture => { goOn(); on.whole(); on.picture(picture); },
+    gap: why => {
+      on.gap?.(why);
+      if (!jpegs || instead) return;
+      const leave = instead = follow(channel, "jpeg", {
+        picture: picture => { if (instead === leave) on.picture(picture); else picture.image.close?.(); },
+        ended: () => {},
+        failed: () => {},
+      });
+    },
+    failed: why => { goOn(); on.failed(why); },
+  });
+  return () => { goOn(); stop(); };
 }
 
 /** Shows JPEGs; one that comes while another is made is left out. */

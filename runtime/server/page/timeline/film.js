@@ -31,6 +31,7 @@ class Group {
     /** @type {AbortController | null} */ this.loading = null;
     /** Whether there are no more. */ this.over = false;
     /** Why no more come. */ this.error = "";
+    /** Why the decoder has given up on them, "" if it has not. */ this.broken = "";
   }
 
   get end() { return this.messages.at(-1)?.cycle ?? -1; }
@@ -146,7 +147,7 @@ export class Film {
     this.url = url;
     this.name = `${films += 1} `;
     /** Why no picture can be decoded here, "" if they can. */ this.why = "";
-    this.decoding = new Decoding({picture: picture => this.take(picture), taken: () => this.wake()}, false);
+    this.decoding = new Decoding({picture: picture => this.take(picture), taken: () => this.wake(), gap: why => this.leave(why)}, false);
     this.decoding.fail = why => { this.why = why; this.give(null, new Error(why)); };
     /** Those used last the last. @type {Map<number, Group>} */ this.groups = new Map();
     /** Whose packets the decoder has. @type {Group | null} */ this.group = null;
@@ -184,7 +185,8 @@ export class Film {
       this.note(wanted.cycle);
       return Promise.resolve(known);
     }
-    if (this.why) return Promise.reject(new Error(this.why));
+    const why = this.why || this.groups.get(wanted.key)?.broken;
+    if (why) return Promise.reject(new Error(why));
     return new Promise((resolve, reject) => {
       this.want = {...wanted, quiet: false, near, done: (found, error) => error ? reject(error) : resolve(found)};
       this.wake();
@@ -196,7 +198,7 @@ export class Film {
    * @param {Wanted} wanted @returns {Promise<boolean>} whether it is there */
   foresee(wanted) {
     if (kept.frames.has(this.keyOf(wanted.key, wanted.number))) return Promise.resolve(true);
-    if (this.why || this.want?.quiet === false) return Promise.resolve(false);
+    if (this.why || this.groups.get(wanted.key)?.broken || this.want?.quiet === false) return Promise.resolve(false);
     this.give(null);
     return new Promise(resolve => {
       this.want = {...wanted, quiet: true, near: () => {}, done: found => { found?.image.close?.(); resolve(!!found); }};
@@ -285,6 +287,15 @@ export class Film {
     const {want} = this;
     this.want = null;
     if (want) want.done(picture, error); else picture?.image.close?.();
+  }
+
+  /** Do without the pictures of a group that the decoder has failed at, as it may where packets are damaged. @param {string} why */
+  leave(why) {
+    const {group, want} = this;
+    this.group = null;
+    if (group) group.broken = why;
+    if (want && want.key === group?.key) this.give(null, new Error(why));
+    this.wake();
   }
 
   /** Feed the decoder until the picture comes that is wanted. */
