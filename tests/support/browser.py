@@ -181,10 +181,11 @@ class Browser:
         )
 
     def downloaded(self, folder, pattern, timeout_s=240.0):
-        """The file that was saved below a name."""
+        """The file that was saved below a name, whole: until then the browser keeps it empty."""
         deadline = time.monotonic() + timeout_s
         while True:
-            found = [path for path in folder.glob(pattern) if not path.name.endswith(".crdownload")]
+            saved = (it for it in folder.glob(pattern) if not it.name.endswith(".crdownload"))
+            found = [path for path in saved if path.stat().st_size]
             if found:
                 return found[0]
             assert time.monotonic() < deadline, f"no {pattern} in {list(folder.iterdir())}"
