@@ -10,7 +10,7 @@ import functools
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -175,26 +175,44 @@ def is_optional(base: Any) -> bool:
 def allows(declared: Any, value: Any) -> bool:
     """Whether a field of the type `declared` accepts `value`: a float field an int, an int field no
     bool."""
+    return _test_of(declared)(value)
+
+
+def _test_of(declared: Any) -> Callable[[Any], bool]:
+    try:
+        return _known_test(declared)
+    except TypeError:  # it is annotated with something that has no hash
+        return _made_test(declared)
+
+
+def _made_test(declared: Any) -> Callable[[Any], bool]:
     base, _ = strip(declared)
     if typing.get_origin(base) in (typing.Union, types.UnionType):
-        return any(allows(option, value) for option in typing.get_args(base))
+        options = [_test_of(option) for option in typing.get_args(base)]
+        return lambda value: any(test(value) for test in options)
     kind = typing.get_origin(base) or base
     if kind is Any:
-        return True
+        return lambda _: True
     if kind is float:
-        return isinstance(value, (float, int)) and not isinstance(value, bool)
+        return lambda value: isinstance(value, (float, int)) and not isinstance(value, bool)
     if kind is int:
-        return type(value) is int and _LEAST <= value <= _MOST
-    if not isinstance(value, kind):
-        return False
+        return lambda value: type(value) is int and _LEAST <= value <= _MOST
     arguments = typing.get_args(base)
     if kind is list and arguments:
-        [item] = arguments
-        return all(allows(item, it) for it in value)
+        of_item = _test_of(arguments[0])
+        return lambda value: isinstance(value, list) and all(map(of_item, value))
     if kind is dict:
-        key, item = arguments or (str, Any)
-        return all(allows(key, k) and allows(item, v) for k, v in value.items())
-    return True
+        of_key, of_value = map(_test_of, arguments or (str, Any))
+        return lambda value: (
+            isinstance(value, dict)
+            and all(map(of_key, value))
+            and all(map(of_value, value.values()))
+        )
+    return lambda value: isinstance(value, kind)
+
+
+_known_test = functools.cache(_made_test)
+"""A type is taken apart once: each message that has a list or a dict is checked when it is published."""
 
 
 def check_array(owner: str, name: str, value: Any, declared: ArrayField) -> None:

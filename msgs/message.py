@@ -457,7 +457,11 @@ class Message:
             stored = {name: own[name] for name in self._scalars}
         else:
             packed, stored = as_stored(owner, own, self._scalars)
-        fields = {name: arrays[name] if name in arrays else stored[name] for name in self.defaults}
+        fields = dict(stored)
+        if arrays:
+            fields = {
+                name: arrays[name] if name in arrays else stored[name] for name in self.defaults
+            }
         writer = self._writer
         if writer.check_fields is not Message.check_fields:
             self._view_of(fields).check_fields()

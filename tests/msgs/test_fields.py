@@ -287,3 +287,10 @@ def test_what_the_quick_test_is_sure_of_the_log_gives_back(values: dict[str, Any
         assert not is_sure
     else:
         assert not is_sure or (packed == pack(own) and repr(stored) == repr(own))
+
+
+def test_a_field_annotated_with_what_has_no_hash_is_checked_as_any() -> None:
+    counts = Annotated[list[Annotated[int, {"unit": "m"}]], {"unit": "m"}]
+    assert allows(counts, [1, 2])
+    assert not allows(counts, [1, "2"])
+    assert not allows(counts, 1)
