@@ -174,7 +174,7 @@ class Connection:
             except VideoError as error:
                 if self.is_stopped:
                     break
-                if not (self._is_again or self.may_wait):
+                if error.is_lasting or not (self._is_again or self.may_wait):
                     raise
                 self._tell(error)
                 lost = error

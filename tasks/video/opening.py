@@ -36,10 +36,9 @@ from flowrun.tasks.video.secure import fault_of, speaks_tls
 from flowrun.tasks.video.settings import VideoSettings
 from flowrun.tasks.video.stills import PictureFiles, Snapshots, StillStream
 from flowrun.tasks.video.streams import chosen_stream
-from flowrun.tasks.video.web import ask, gives_beginning_only
+from flowrun.tasks.video.web import ask, missing_index
 
 __all__ = [
-    "BEGINNING_ONLY",
     "VideoError",
     "is_live",
     "may_be_whole",
@@ -73,11 +72,14 @@ class VideoError(FlowrunError):
     | codec       | what it gives cannot be decoded                                     |
     | ended       | it was there, and has ended the connection                          |
     | failed      | anything else                                                       |
+
+    is_lasting: whether it is no use to ask again.
     """
 
-    def __init__(self, text: str, *, code: str = "failed") -> None:
+    def __init__(self, text: str, *, code: str = "failed", is_lasting: bool = False) -> None:
         super().__init__(text)
         self.code = code
+        self.is_lasting = is_lasting
 
 
 def problems_of(config: VideoSettings, graph_dir: Path) -> Iterator[tuple[str, str]]:
@@ -348,16 +350,10 @@ def _refused_by(error: Exception, config: VideoSettings, *, silent: bool) -> Vid
             "source_uri",
             code="refused",
         )
-    if answer is not None and gives_beginning_only(config):
-        return VideoError(f"cannot open {name}: {BEGINNING_ONLY}", code="codec")
+    # Without ranges FFmpeg reads a film to its end to find its index, for as long as it may.
+    if (answer is not None or silent) and (lack := missing_index(config)) is not None:
+        return VideoError(f"cannot open {name}: {lack}", code="codec", is_lasting=True)
     return _refused(error, name, config, silent=silent)
-
-
-BEGINNING_ONLY = (
-    "its server gives films as a whole only (no ranges), which an MP4 with its index at the end does "
-    "not allow; have the server allow ranges, move the index with ffmpeg -i IN -c copy -movflags "
-    "+faststart OUT, or download the film"
-)
 
 
 def _page(config: VideoSettings) -> VideoError:

@@ -21,15 +21,16 @@ from flowrun.tasks.video.decoding import Counts, SourceDecoder
 from flowrun.tasks.video.hwaccel import Device
 from flowrun.tasks.video.keeping import Keeping
 from flowrun.tasks.video.key_frames import KeyFrameDecoder
+from flowrun.tasks.video.lengths import is_cut_off
 from flowrun.tasks.video.numbering import Frame, Numbering
-from flowrun.tasks.video.opening import BEGINNING_ONLY, VideoError, reason_of
+from flowrun.tasks.video.opening import VideoError, reason_of
 from flowrun.tasks.video.packets import PacketQueue
 from flowrun.tasks.video.pipes import PipedContainer
 from flowrun.tasks.video.policy import FrameQueue
 from flowrun.tasks.video.sections import Picture
 from flowrun.tasks.video.settings import MaxAge, VideoSettings
 from flowrun.tasks.video.streams import chosen_stream
-from flowrun.tasks.video.web import gives_beginning_only
+from flowrun.tasks.video.web import gives_parts, missing_index
 
 __all__ = ["Reader"]
 
@@ -90,6 +91,8 @@ class Reader:
         self._device = device
         self._container: Any = None
         self._stream: Any = None
+        self._may_seek: bool | None = None
+        """Whether the source can be gone back in; None until that was asked."""
         self._config = config
         self._wake = wake
         self._keeping = Keeping(
@@ -338,14 +341,18 @@ class Reader:
             text = f"{self.name!r} gave no frame for timeout_s {self._config.timeout_s:g}"
             return VideoError(text, code="timeout")
         if self._config.is_web and isinstance(failed, OSError) and failed.errno == errno.EIO:
-            if not (self.live or self._numbering.has_first) and gives_beginning_only(self._config):
-                return VideoError(f"{self.name!r} has no frames: {BEGINNING_ONLY}", code="codec")
-            too_early = "" if self.live else " before the end of the film"
-            return VideoError(f"{self.name!r} has ended the connection{too_early}", code="ended")
+            has_none = not (self.live or self._numbering.has_first)
+            if has_none and (lack := missing_index(self._config)) is not None:
+                return VideoError(f"{self.name!r} has no frames: {lack}", code="codec")
+            return self._ended_early()
         if not self.live:
             text = f"{self.name!r} cannot be decoded: {reason_of(failed)}"
             return VideoError(text, code="codec")
         return VideoError(f"{self.name!r} was lost: {reason_of(failed)}", code="ended")
+
+    def _ended_early(self) -> VideoError:
+        too_early = "" if self.live else " before the end of the film"
+        return VideoError(f"{self.name!r} has ended the connection{too_early}", code="ended")
 
     def _put(self, frame: Frame) -> bool:
         """Let `frame` wait for the cycle; False if the reader is to end."""
@@ -401,25 +408,32 @@ class Reader:
             what = f"has no frame after start_s {start_s:g}"
         elif is_damaged:
             what = f"has no frame that can be decoded ({context.name})"
-        elif gives_beginning_only(self._config):
-            what = f"has no frames: {BEGINNING_ONLY}"
+        elif (lack := missing_index(self._config)) is not None:
+            what = f"has no frames: {lack}"
         else:
             what = "has no frames"
         raise VideoError(f"{self.name!r} {what}", code="codec")
 
     def _seek(self, to_s: float, *, again: bool) -> None:
         """Go on at a time. A source that cannot be sought is read from its beginning."""
-        try:
-            self._container.seek(int(to_s * 1_000_000))
-        except self._errors as failed:
-            if not again:
+        if self._may_seek is None:
+            self._may_seek = gives_parts(self._config)
+        refused: Exception | None = None
+        if self._may_seek:
+            try:
+                self._container.seek(int(to_s * 1_000_000))
+            except self._errors as failed:
+                refused = failed
+            else:
                 return
-            if isinstance(self._container, PipedContainer):
-                text = f"{self.name!r} cannot be read again from its beginning; leave loop out"
-                raise VideoError(text) from failed
-            self._container.close()
-            self._container = self._connection.open_again()
-            self._stream = chosen_stream(self._container, self.name, self._config.stream)
+        if not again:
+            return
+        if isinstance(self._container, PipedContainer):
+            text = f"{self.name!r} cannot be read again from its beginning; leave loop out"
+            raise VideoError(text) from refused
+        self._container.close()
+        self._container = self._connection.open_again()
+        self._stream = chosen_stream(self._container, self.name, self._config.stream)
 
     def _round(self) -> Iterator[Frame]:
         """The frames up to the end of the stream; those before an error come first."""
@@ -428,6 +442,8 @@ class Reader:
             packets = self._numbering.watched(packets)
         failed: Exception | None = None
         count = 0
+        end = 0
+        """Where the last picture of a film ends, by its stream's clock."""
         stamps: list[int] = []
         while True:
             try:
@@ -445,6 +461,8 @@ class Reader:
                     raise _StoppedError
                 if packet.dts is not None:
                     stamps[1:] = [packet.dts]
+            elif self._has_unknown_length and packet.pts is not None:
+                end = max(end, packet.pts + (packet.duration or 0))
             earlier = len(self._keeping)
             self._decoder.feed(packet, self._take)
             # Kept while this packet was decoded; a live picture does not wait for the next.
@@ -455,15 +473,20 @@ class Reader:
             self._connection.note_end(float((stamps[-1] - stamps[0]) * self._stream.time_base))
         if failed is not None and not self._is_end(failed, count):
             raise failed
+        # FFmpeg does not notice where a server cuts such a film off.
+        if failed is None and self._has_unknown_length and is_cut_off(self._stream, end):
+            raise self._ended_early()
+
+    @property
+    def _has_unknown_length(self) -> bool:
+        """Whether the server of a film does not say how long it is."""
+        return not self.live and self._config.kind == "url" and self._container.size < 0
 
     def _is_end(self, failed: Exception, count: int) -> bool:
         """Whether an error after `count` packets is how a file ends of which the server does not say the
         length: FFmpeg expects more of it."""
-        of_unknown_length = (
-            not self.live and self._config.kind == "url" and self._container.size < 0
-        )
         is_closed = isinstance(failed, OSError) and failed.errno == errno.EIO
-        return of_unknown_length and is_closed and count >= self._stream.frames
+        return self._has_unknown_length and is_closed and count >= self._stream.frames
 
     def _take(self, picture: Picture) -> LetGo | None:
         self._connection.note_picture()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,13 +13,15 @@ from typing import Any
 
 from flowrun.tasks.video.settings import VideoSettings
 
-__all__ = ["WebAnswer", "ask", "gives_beginning_only"]
+__all__ = ["WebAnswer", "ask", "gives_parts", "missing_index"]
 
 _LONGEST_S = 2.0
 _PART = 8
 """Where the part of a film begins that a server is asked for, to find out whether it gives any."""
-_BOX = slice(4, 8)
-"""Where an MP4 says what its first box is."""
+_BOX = struct.Struct(">I4s")
+"""How each part of an MP4 begins: its size and its kind."""
+_MOST_LOOKED_AT = 1 << 16
+"""Bytes of the beginning of a film."""
 _FRESH = timedelta(seconds=10)
 """What was changed sooner before may be changing all the time."""
 _PAGES = ("text/html", "application/xhtml+xml")
@@ -67,23 +70,79 @@ def ask(config: VideoSettings) -> WebAnswer | None:
         return None
 
 
-def gives_beginning_only(config: VideoSettings) -> bool:
-    """Whether an http address is that of an MP4 of which its server gives no part, but only all of it:
-    where its index is at the end it can then not be read."""
+def gives_parts(config: VideoSettings) -> bool:
+    """Whether the source can be gone back in: it is at no http address, or its server gives parts of it,
+    or does not answer."""
     if not config.is_web:
-        return False
+        return True
+    import httpx
+
+    try:
+        return _length_of_parts(config) is not None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError):
+        return True
+
+
+def missing_index(config: VideoSettings) -> str | None:
+    """Why the index of an MP4 at an http address cannot be had, and what to do; None where it can, or
+    where there is none, or no MP4."""
+    if not config.is_web:
+        return None
     import httpx
 
     try:
         with _answers(config) as answer:
-            first = next(answer.iter_bytes(64), b"")
-        if first[_BOX] != b"ftyp":
-            return False
-        with _answers(config, Range=f"bytes={_PART}-") as answer:
-            part = answer.headers.get("content-range", "").startswith(f"bytes {_PART}-")
-            return not (answer.status_code == HTTPStatus.PARTIAL_CONTENT and part)
+            if not _has_index_last(answer.iter_bytes()):
+                return None
+        length = _length_of_parts(config)
+        if length is None:
+            return BEGINNING_ONLY
+        try:
+            with _answers(config, Range=f"bytes={length - 1}-") as answer:
+                end = next(answer.iter_raw(1), b"")
+        except httpx.RemoteProtocolError:
+            end = b""
+        return None if end else CUT_SHORT
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError):
-        return False
+        return None
+
+
+BEGINNING_ONLY = (
+    "its server gives films as a whole only (no ranges), which an MP4 with its index at the end does "
+    "not allow; have the server allow ranges, move the index with ffmpeg -i IN -c copy -movflags "
+    "+faststart OUT, or download the film"
+)
+CUT_SHORT = (
+    "its server ends the connection before it has sent as much as it says there is, and the index of "
+    "this MP4 is at its end; see whether the film there is whole"
+)
+
+
+def _length_of_parts(config: VideoSettings) -> int | None:
+    """How long the whole is of which a server gives parts; None where it gives none."""
+    with _answers(config, Range=f"bytes={_PART}-") as answer:
+        part = answer.headers.get("content-range", "")
+        whole = part.rpartition("/")[2]
+        is_part = answer.status_code == HTTPStatus.PARTIAL_CONTENT
+        is_part = is_part and part.startswith(f"bytes {_PART}-")
+        return int(whole) if is_part and whole.isdecimal() else None
+
+
+def _has_index_last(chunks: Iterable[bytes]) -> bool:
+    """Whether what comes is an MP4 whose pictures are before its index, as far as its beginning says."""
+    begin, at = b"", 0
+    for chunk in chunks:
+        begin += chunk
+        while at + _BOX.size <= len(begin):
+            size, kind = _BOX.unpack_from(begin, at)
+            if kind == b"mdat":
+                return at > 0
+            if kind == b"moov" or (at == 0 and kind != b"ftyp") or size < _BOX.size:
+                return False
+            at += size
+        if len(begin) > _MOST_LOOKED_AT:
+            break
+    return False
 
 
 def _answers(config: VideoSettings, **headers: str) -> AbstractContextManager[Any]:

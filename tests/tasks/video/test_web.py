@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import av
 import pytest
 
+from flowrun.runtime.testing import run_task
+from flowrun.tasks.video.capture import VideoCapture
 from flowrun.tasks.video.opening import VideoError, open_video
 from flowrun.tasks.video.settings import VideoSettings
-from flowrun.tasks.video.web import gives_beginning_only
+from flowrun.tasks.video.web import missing_index
 from support.certificates import Authority
 from support.films import FILMS, FRAMES, draw
 from support.web_films import served
@@ -37,17 +40,36 @@ def test_no_picture_is_lost_where_the_server_closes_connections(film: Path, tmp_
     assert packets[0].is_keyframe
 
 
+NO_RANGES = (
+    "its server gives films as a whole only (no ranges), which an MP4 with its index at the end does "
+    "not allow; have the server allow ranges, move the index with ffmpeg -i IN -c copy -movflags "
+    "+faststart OUT, or download the film"
+)
+
+
 def test_a_server_that_gives_no_part_of_a_film_with_its_index_at_the_end_is_named(
     film: Path, tmp_path: Path
 ) -> None:
-    with served(film, ranges=False) as host:
+    with served(film, ranges=None) as host:
         error = error_of(tmp_path, f"http://me:secret@{host}/film.mp4")
     assert error.code == "codec"
-    assert str(error) == (
-        f"cannot open http://{host}/film.mp4: its server gives films as a whole only (no ranges), which "
-        "an MP4 with its index at the end does not allow; have the server allow ranges, move the index "
-        "with ffmpeg -i IN -c copy -movflags +faststart OUT, or download the film"
-    )
+    assert str(error) == f"cannot open http://{host}/film.mp4: {NO_RANGES}"
+
+
+@pytest.mark.parametrize("says", ["length", "chunks", "nothing"])
+def test_a_server_that_gives_the_whole_in_place_of_a_part_is_named_too(
+    film: Path, tmp_path: Path, says: Literal["length", "chunks", "nothing"]
+) -> None:
+    with served(film, ranges=False, says=says) as host, pytest.raises(VideoError) as caught:
+        read(tmp_path, f"http://{host}/film.mp4")
+    assert caught.value.code == "codec"
+    assert str(caught.value) == f"'http://{host}/film.mp4' has no frames: {NO_RANGES}"
+
+
+def test_so_is_one_of_which_reading_all_takes_too_long(film: Path, tmp_path: Path) -> None:
+    with served(film, ranges=False, pause_s=0.5) as host, pytest.raises(VideoError) as caught:
+        read(tmp_path, f"http://{host}/film.mp4", timeout_s=1, reconnect={"at_start": True})
+    assert str(caught.value) == f"cannot open http://{host}/film.mp4: {NO_RANGES}"
 
 
 def test_what_is_no_mp4_is_not_said_to_lack_ranges(tmp_path: Path) -> None:
@@ -58,14 +80,94 @@ def test_what_is_no_mp4_is_not_said_to_lack_ranges(tmp_path: Path) -> None:
         assert str(error_of(tmp_path, uri)) == (
             f"cannot open {uri}: not a video that FFmpeg can read"
         )
-        assert not gives_beginning_only(VideoSettings(source_uri=uri))
-    assert not gives_beginning_only(VideoSettings(source_uri=uri))  # nobody answers
-    assert not gives_beginning_only(VideoSettings(source_uri=str(text)))
+        assert missing_index(VideoSettings(source_uri=uri)) is None
+    assert missing_index(VideoSettings(source_uri=uri)) is None  # nobody answers
+    assert missing_index(VideoSettings(source_uri=str(text))) is None
 
 
 def test_a_server_that_gives_parts_is_not_said_to_lack_ranges(film: Path) -> None:
     with served(film) as host:
-        assert not gives_beginning_only(VideoSettings(source_uri=f"http://{host}/film.mp4"))
+        assert missing_index(VideoSettings(source_uri=f"http://{host}/film.mp4")) is None
+
+
+def test_a_server_that_does_not_send_the_index_at_the_end_of_a_film_is_named(
+    film: Path, tmp_path: Path
+) -> None:
+    with served(film, share=0.5) as host:
+        error = error_of(tmp_path, f"http://{host}/film.mp4")
+    assert error.code == "codec"
+    assert str(error) == (
+        f"cannot open http://{host}/film.mp4: its server ends the connection before it has sent as much "
+        "as it says there is, and the index of this MP4 is at its end; see whether the film there is "
+        "whole"
+    )
+
+
+def test_a_film_that_cannot_be_read_is_not_asked_for_again(film: Path, tmp_path: Path) -> None:
+    with served(film, share=0.5) as host, pytest.raises(VideoError) as caught:
+        read(tmp_path, f"http://{host}/film.mp4", reconnect={"at_start": True})
+    assert caught.value.is_lasting
+
+
+SERVERS: dict[str, dict[str, Any]] = {
+    "ranges": {},
+    "the whole": {"ranges": False},
+    "no length": {"ranges": False, "says": "nothing"},
+    "chunks": {"ranges": False, "says": "chunks"},
+}
+
+
+def film_of(folder: Path, kind: str, **options: Any) -> Path:
+    """A film; an MP4 has its index at the beginning."""
+    drawn = draw(folder / f"drawn{Path(kind).suffix}", **options)
+    with av.open(str(drawn)) as source:
+        options = {"movflags": "faststart"} if kind.endswith(".mp4") else {}
+        with av.open(str(folder / kind), "w", options=options) as made:
+            stream = made.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    made.mux(packet)
+    return folder / kind
+
+
+def read(folder: Path, uri: str, *, cycles: int | None = None, **config: Any) -> list[int]:
+    """The time stamps of the pictures that a source gives."""
+    config = {"source_uri": uri, **config, **({"live": False} if "://" in uri else {})}
+    out = run_task(VideoCapture, config=config, cycles=cycles, graph_dir=folder)
+    return [cycle["image"].pts for cycle in out]
+
+
+@pytest.mark.parametrize("kind", ["film.mp4", "film.mkv", "film.ts"])
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_film_is_whole_whatever_its_server_can_do(tmp_path: Path, kind: str, server: str) -> None:
+    film = film_of(tmp_path, kind, bf="0")
+    stamps = read(tmp_path, str(film))
+    assert len(stamps) == FRAMES
+    late = stamps[FRAMES // 2 :]
+    with served(film, **SERVERS[server]) as host:
+        uri = f"http://{host}/{kind}"
+        assert read(tmp_path, uri) == stamps
+        assert read(tmp_path, uri, loop=True, cycles=2 * FRAMES) == 2 * stamps
+        begun = read(tmp_path, uri, start_s=(FRAMES // 2 - 0.5) / 30)
+    assert begun == (stamps[FRAMES - len(begun) :] if server == "ranges" else late)
+
+
+@pytest.mark.parametrize("says", ["length", "chunks"])
+@pytest.mark.parametrize("kind", ["film.mp4", "film.mkv", "film.avi"])
+def test_a_film_that_is_cut_off_on_its_way_is_an_error(
+    tmp_path: Path, kind: str, says: Literal["length", "chunks"]
+) -> None:
+    film = film_of(tmp_path, kind, frames=2 * FRAMES, moves=False)
+    with (
+        served(film, ranges=False, says=says, share=0.4) as host,
+        pytest.raises(VideoError) as caught,
+    ):
+        read(tmp_path, f"http://{host}/{kind}")
+    assert str(caught.value) == (
+        f"'http://{host}/{kind}' has ended the connection before the end of the film"
+    )
+    assert caught.value.code == "ended"
 
 
 def test_an_address_that_sends_on_to_another_kind_says_where(tmp_path: Path, film: Path) -> None:
