@@ -24,7 +24,7 @@ def begin_of_clip(log: Log, places: Places, cycle: int) -> int:
     """
     keyframes = places.of(KEYFRAME_TOPIC)
     steps = places.of(STEPS_TOPIC)
-    first = steps.cycle(0)
+    first = steps.near(0)
     number = keyframes.before(cycle)
     if not number:
         return first

@@ -64,7 +64,7 @@ class Moments:
         steps = self._places.of(STEPS_TOPIC)
         if not len(steps):
             raise LogNotFound(f"{self._log.path}: the log holds no cycle")
-        first, last = steps.cycle(0), steps.cycle(len(steps) - 1)
+        first, last = steps.near(0), steps.near(len(steps) - 1)
         if cycle is not None:
             if not first <= cycle <= last:
                 raise LogNotFound(
@@ -79,7 +79,7 @@ class Moments:
                     f"time {at_ns} is not in the log, which holds the times from {low} to {high}"
                 )
             number = max(1, int(np.searchsorted(steps.times, np.uint64(at_ns), side="right")))
-        return steps.cycle(number - 1), int(steps.times[number - 1])
+        return steps.near(number - 1), int(steps.times[number - 1])
 
     def keys(self, cycles: list[int]) -> list[int]:
         """The cycle of the key frame that the picture at each of `cycles` needs, of the first camera
@@ -127,10 +127,10 @@ class Moments:
         return {
             "cycle": cycle,
             "at_ns": time_ns,
-            "first_cycle": steps.cycle(0),
-            "last_cycle": steps.cycle(len(steps) - 1),
-            "previous": steps.cycle(number - 2) if number > 1 else None,
-            "next": steps.cycle(number) if number < len(steps) else None,
+            "first_cycle": steps.near(0),
+            "last_cycle": steps.near(len(steps) - 1),
+            "previous": steps.at_or_before(number - 2),
+            "next": steps.at_or_after(number),
             "answers": self._newest(ANSWERS, cycle, url, missing),
             "alerts": self._newest(ALERTS, cycle, url, missing),
             "detections": self._newest(_DETECTIONS, cycle, url, missing),
@@ -211,7 +211,7 @@ class Moments:
         steps = self._places.of(STEPS_TOPIC)
         if not len(steps):
             return {}
-        at, time_ns = self.find(cycle=steps.cycle(len(steps) - 1) if cycle is None else cycle)
+        at, time_ns = self.find(cycle=steps.near(len(steps) - 1) if cycle is None else cycle)
         budgets = {it["id"]: it["config"].get("budget") for it in self._graph["tasks"]}
         return self._shadows.find(at, time_ns, bins=bins, most=most, budgets=budgets)
 
@@ -253,7 +253,7 @@ class Moments:
     def _settings(self, cycle: int, missing: list[str]) -> dict[str, dict[str, Any]]:
         found = {task["id"]: dict(task["config"]) for task in self._graph["tasks"]}
         # A flight recorder's log lacks what was set before it begins: a keyframe has it.
-        first = self._places.of(STEPS_TOPIC).cycle(0)
+        first = self._places.of(STEPS_TOPIC).near(0)
         keyframe = self._last(KEYFRAME_TOPIC, cycle, missing) if first else None
         if keyframe is not None:
             for task, frozen in map_in(keyframe.fields.get("tasks")).items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.bytes import Damage
+from flowrun.runtime.log.slab.cycles import CycleHead
 from flowrun.runtime.log.slab.index import MessagePlaces, message_places
 from flowrun.runtime.log.slab.reader import SlabReader
 
@@ -36,6 +38,7 @@ _MESSAGE_HEAD = np.dtype(
     ]
 )
 """`format.MESSAGE_HEAD`, as NumPy reads it."""
+_HALF = (fmt.SEQUENCE_MASK + 1) // 2
 _EMPTY = np.empty((0, 2), np.uint64)
 
 Times = NDArray[np.uint64]
@@ -100,8 +103,23 @@ class TopicPlaces:
         """The cycle of message number `index`; -1 where there is no message: the index is damaged."""
         return self._places.cycle_at(self.place(index))
 
+    def at_or_before(self, index: int) -> int | None:
+        """The cycle of message number `index`, or of the last one before it that is there."""
+        return next((it for at in range(index, -1, -1) if (it := self.cycle(at)) >= 0), None)
+
+    def at_or_after(self, index: int) -> int | None:
+        """The cycle of message number `index`, or of the first one after it that is there."""
+        return next((it for at in range(index, len(self)) if (it := self.cycle(at)) >= 0), None)
+
+    def near(self, index: int) -> int:
+        """The cycle of message number `index`, or of the nearest before it, or else after it, that is
+        there; -1 where none is."""
+        found = self.at_or_before(index)
+        found = self.at_or_after(index) if found is None else found
+        return -1 if found is None else found
+
     def cycles(self, indexes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """`cycle` of many messages at once."""
+        """`near` of many messages at once."""
         found = np.full(len(indexes), -1, np.int64)
         of_part = np.searchsorted(self._ends, indexes, side="right")
         for part in np.unique(of_part).tolist():
@@ -109,6 +127,8 @@ class TopicPlaces:
             chosen = of_part == part
             first = int(self._ends[part - 1]) if part else 0
             found[chosen] = self._places.cycles_at(slab, begins, entries[indexes[chosen] - first])
+        for at in np.flatnonzero(found < 0).tolist():
+            found[at] = self.near(int(indexes[at]))
         return found
 
     def before(self, cycle: int) -> int:
@@ -119,10 +139,8 @@ class TopicPlaces:
         return number
 
     def _known_cycle(self, index: int) -> int:
-        """`cycle`, or where that message is not there, of the one before it that is."""
-        while (found := self.cycle(index)) < 0 and index:
-            index -= 1
-        return found
+        found = self.at_or_before(index)
+        return -1 if found is None else found
 
 
 class Places:
@@ -132,6 +150,8 @@ class Places:
         self._log = log
         self._chunks: dict[tuple[Path, int], _Chunk] = {}
         self._slabs: dict[Path, SlabReader] = {}
+        self._some_cycles: dict[Path, int] = {}
+        """The number of a cycle of each slab that has a whole one."""
         self._topics: dict[str, TopicPlaces] = {}
         self._channels = {
             channel.topic: channel.id for channel in log.slabs[0].preamble.channels.values()
@@ -141,6 +161,7 @@ class Places:
         """See what a writer has added, and what it removed; whether there was something."""
         slabs = {slab.path: slab for slab in self._log.slabs}
         changed = slabs.keys() != self._slabs.keys()
+        self._some_cycles = {path: it for path, it in self._some_cycles.items() if path in slabs}
         for key in [key for key in self._chunks if key[0] not in slabs]:
             del self._chunks[key]
         self._slabs = slabs
@@ -152,14 +173,16 @@ class Places:
         return changed
 
     def of(self, topic: str) -> TopicPlaces:
-        """The places of a topic's messages; none of one that the log does not have."""
+        """The places of a topic's messages; none where the log does not have it, or none is there."""
         if topic not in self._topics:
             channel = self._channels.get(topic, -1)
             parts = [
                 (path, chunk.begins, chunk.found, channel)
                 for (path, _), chunk in self._chunks.items()
             ]
-            self._topics[topic] = TopicPlaces(self, parts)
+            found = TopicPlaces(self, parts)
+            is_there = len(found) and found.near(0) >= 0
+            self._topics[topic] = found if is_there else TopicPlaces(self, [])
         return self._topics[topic]
 
     def cycle_at(self, place: Place) -> int:
@@ -168,10 +191,10 @@ class Places:
         if place.offset + fmt.MESSAGE_HEAD.size > len(slab.view):
             return -1
         opcode, _, _, sequence, time_ns, _ = fmt.MESSAGE_HEAD.unpack_from(slab.view, place.offset)
-        first = slab.first(0)
-        if opcode != fmt.MESSAGE or time_ns != place.time_ns or first is None:
+        known = self._some_cycle(slab)
+        if opcode != fmt.MESSAGE or time_ns != place.time_ns or known is None:
             return -1
-        return first.cycle + ((int(sequence) - first.cycle) & fmt.SEQUENCE_MASK)
+        return known + ((int(sequence) - known + _HALF) & fmt.SEQUENCE_MASK) - _HALF
 
     def cycles_at(self, path: Path, begins: int, entries: NDArray[np.uint64]) -> NDArray[np.int64]:
         """`cycle_at` of many messages of a slab.
@@ -179,17 +202,28 @@ class Places:
         begins: file offset of their chunk's records. entries: time and offset there of each.
         """
         slab = self._slabs[path]
-        first = slab.first(0)
+        known = self._some_cycle(slab)
         size = len(slab.view) - fmt.MESSAGE_HEAD.size
         offsets = entries[:, 1].astype(np.int64) + begins
         is_there = (offsets >= 0) & (offsets <= size)
-        if first is None or size < 0:
+        if known is None or size < 0:
             return np.full(len(entries), -1, np.int64)
         heads = np.ndarray((size + 1,), _MESSAGE_HEAD, buffer=slab.view, strides=(1,))
         found = heads[np.where(is_there, offsets, 0)]
         is_there &= (found["opcode"] == fmt.MESSAGE) & (found["time_ns"] == entries[:, 0])
-        after = (found["sequence"].astype(np.int64) - first.cycle) & fmt.SEQUENCE_MASK
-        return np.where(is_there, first.cycle + after, -1)
+        after = (found["sequence"].astype(np.int64) - known + _HALF) & fmt.SEQUENCE_MASK
+        return np.where(is_there, known + after - _HALF, -1)
+
+    def _some_cycle(self, slab: SlabReader) -> int | None:
+        """The number of a whole cycle of a slab: of a message's cycle, the message has 32 bits alone."""
+        if slab.path not in self._some_cycles:
+            head = next(
+                (it for at in range(len(slab.structure.chunks)) if (it := _whole(slab, at))), None
+            )
+            if head is None:
+                return None
+            self._some_cycles[slab.path] = head.cycle
+        return self._some_cycles[slab.path]
 
     def payload_at(self, place: Place) -> memoryview:
         """The payload of the message at a place, which nothing has checked."""
@@ -234,3 +268,13 @@ class Places:
             known = chunk.found.get(channel, _EMPTY)
             chunk.found[channel] = np.concatenate([known, places])
         return True
+
+
+def _whole(slab: SlabReader, index: int) -> CycleHead | None:
+    """The first cycle of chunk `index` that is as it was written."""
+    with suppress(Damage):
+        for head in slab.cycles.heads(index):
+            with suppress(Damage):
+                slab.cycles.check(head)
+                return head
+    return None

@@ -19,7 +19,7 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import KEEP_SLABS, PARTITION, STARTED_NS, STEPS_TOPIC
 from flowrun.runtime.recorded.clip import begin_of_clip
 from flowrun.runtime.recorded.controls import Controls
-from flowrun.runtime.recorded.damage import damaged
+from flowrun.runtime.recorded.damage import damaged, without_folder
 from flowrun.runtime.recorded.film import shown_from
 from flowrun.runtime.recorded.frames import SMALL, Frames, message_of
 from flowrun.runtime.recorded.graph import graph_of
@@ -79,7 +79,7 @@ class RecordedRun:
             with self.reading() as opened:
                 return summary(self.id, opened.log, cycles=len(opened.steps))
         except LogError as error:
-            return unreadable(self.id, error)
+            return unreadable(self.id, error, self.path)
 
     def details(self) -> dict[str, Any]:
         """`summary`, and the run's topics, tasks and pictures."""
@@ -89,8 +89,8 @@ class RecordedRun:
                 **summary(self.id, opened.log, cycles=len(steps)),
                 "path": str(self.path),
                 "bytes": sum(len(slab.view) for slab in opened.log.slabs),
-                "first_cycle": steps.cycle(0) if len(steps) else None,
-                "last_cycle": steps.cycle(len(steps) - 1) if len(steps) else None,
+                "first_cycle": steps.near(0) if len(steps) else None,
+                "last_cycle": steps.near(len(steps) - 1) if len(steps) else None,
                 "from_ns": int(steps.times[0]) if len(steps) else None,
                 "to_ns": int(steps.times[-1]) if len(steps) else None,
                 "metadata": opened.log.metadata,
@@ -115,7 +115,7 @@ class RecordedRun:
         as that of a run which is not continued from another does."""
         with self.reading() as opened:
             steps = opened.steps
-            return missing(opened.log, steps.cycle(0) if is_first and len(steps) else None)
+            return missing(opened.log, steps.near(0) if is_first and len(steps) else None)
 
     def lanes(
         self, *, first: int | None, last: int | None, bins: int, keys: bool = False
@@ -143,18 +143,18 @@ class RecordedRun:
         begin, end = self._span(opened, first, last)
         from_ns, to_ns = int(steps.times[begin]), int(steps.times[end - 1])
         return {
-            "from_cycle": steps.cycle(begin),
-            "to_cycle": steps.cycle(end - 1),
+            "from_cycle": steps.near(begin),
+            "to_cycle": steps.near(end - 1),
             "from_ns": from_ns,
             "to_ns": to_ns,
-            "first_cycle": steps.cycle(0),
-            "last_cycle": steps.cycle(len(steps) - 1),
+            "first_cycle": steps.near(0),
+            "last_cycle": steps.near(len(steps) - 1),
             "start_ns": int(steps.times[0]),
             "end_ns": int(steps.times[-1]),
             **self._counted(opened, from_ns=from_ns, to_ns=to_ns, bins=bins, keys=keys),
             **_state(opened.log),
             "missing": [
-                *missing(opened.log, steps.cycle(0)),
+                *missing(opened.log, steps.near(0)),
                 *(
                     ["the times of its cycles go back: not all of them are counted"]
                     * steps.goes_back
@@ -190,8 +190,8 @@ class RecordedRun:
             steps = opened.steps
             begin, end = self._span(opened, first, last)
             return (
-                (steps.cycle(begin), int(steps.times[begin])),
-                (steps.cycle(end - 1), int(steps.times[end - 1])),
+                (steps.near(begin), int(steps.times[begin])),
+                (steps.near(end - 1), int(steps.times[end - 1])),
             )
 
     def _span(self, opened: _Opened, first: int | None, last: int | None) -> tuple[int, int]:
@@ -204,7 +204,7 @@ class RecordedRun:
         if begin >= end:
             raise LogNotFound(
                 f"cycles {first} to {last}: the log holds none of them; it holds cycles "
-                f"{steps.cycle(0)} to {steps.cycle(len(steps) - 1)}"
+                f"{steps.near(0)} to {steps.near(len(steps) - 1)}"
             )
         return begin, end
 
@@ -212,7 +212,7 @@ class RecordedRun:
         """Everything of a moment; see `Moments`. None for both: of the last cycle."""
         with self.reading() as opened:
             if cycle is None and at_ns is None and len(opened.steps):
-                cycle = opened.steps.cycle(len(opened.steps) - 1)
+                cycle = opened.steps.near(len(opened.steps) - 1)
             found = opened.moments.find(cycle=cycle, at_ns=at_ns)
             return opened.moments.at(*found, url=url)
 
@@ -464,8 +464,8 @@ def number_in(text: str | None) -> int | None:
     return number if (number := int(text[:20])) < 2**63 else None
 
 
-def unreadable(id_: str, error: LogError) -> dict[str, Any]:
-    """The summary of a run that cannot be read."""
+def unreadable(id_: str, error: LogError, path: Path) -> dict[str, Any]:
+    """The summary of the run at `path`, which cannot be read."""
     return {
         "id": id_,
         "graph": "",
@@ -474,7 +474,7 @@ def unreadable(id_: str, error: LogError) -> dict[str, Any]:
         "ended_ns": None,
         "state": "unreadable",
         "cycles": 0,
-        "why": str(error),
+        "why": without_folder(str(error), path.parent),
     }
 
 
@@ -508,8 +508,10 @@ def missing(log: Log, first_cycle: int | None) -> list[str]:
 
 
 def is_run(path: Path) -> bool:
-    """Whether there are slabs of a run in a directory."""
+    """Whether there are slabs of a run in a directory, or nobody may look."""
     try:
         return bool(slab_paths(path))
-    except LogError:
+    except LogNotFound:
         return False
+    except LogError:
+        return True

@@ -12,6 +12,7 @@ from typing import Any
 from flowrun.runtime.errors import LogError, LogInUse, LogNotFound, UsageError
 from flowrun.runtime.log.lock import slab_files
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.recorded.damage import without_folder
 from flowrun.runtime.recorded.fleet import fleet
 from flowrun.runtime.recorded.run import RecordedRun, is_run, number_in, summary, unreadable
 from flowrun.runtime.recorded.stretches import Chains, LiveRun, Stretches, whole
@@ -90,6 +91,15 @@ class RecordedRuns:
                 chained.add(chain[0])
         found.sort(key=lambda it: (it["started_ns"] or 0, it["id"]), reverse=True)
         return found[:_MOST_LISTED]
+
+    def told(self, error: Exception) -> str:
+        """The text of an error for those who ask: with files by their names in the folder of the runs,
+        which is on the server's machine."""
+        path, folder = self._path_of_one, self._folder
+        text = str(error)
+        for it in (folder, None if path is None else path.parent):
+            text = text if it is None else without_folder(text, it)
+        return text
 
     def stretches(self, id_: str) -> Stretches | None:
         """All that was recorded of a run, if it was more than once."""
@@ -319,7 +329,7 @@ class RecordedRuns:
                 found = summary(id_, log, cycles=len(log) if cycles is None else cycles)
                 is_over = log.finished
         except LogError as error:
-            return unreadable(id_, error)
+            return unreadable(id_, error, path)
         if is_over:
             self._listed[id_] = files, found
         return found

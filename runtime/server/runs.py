@@ -116,7 +116,7 @@ class Runs:
         `why` says why it ended, and what of it is missing; `part` which process of a graph it was, where
         it has several.
         """
-        return Json(await _in_thread(self._runs.summaries))
+        return Json(await self._in_thread(self._runs.summaries))
 
     async def details(self, run: str) -> Json:
         """One run: its summary, tasks, connections, topics and pictures. `current` is the live run."""
@@ -125,7 +125,7 @@ class Runs:
             stretches = self._runs.stretches(run)
             return self._runs.get(run).details() if stretches is None else stretches.details()
 
-        return Json(await _in_thread(found))
+        return Json(await self._in_thread(found))
 
     async def fleet(
         self,
@@ -137,7 +137,7 @@ class Runs:
         `gaps`, what was `skipped`, `reconnects`, `clock_offset_ms`, how long after the sender's cycles
         those came that took them (`delay_ms`, and `delays_ms` by the parts of the time), and how many
         messages were `left` at the end. null for a run of no fleet."""
-        return Json(await _in_thread(lambda: self._fleet(run, bins)))
+        return Json(await self._in_thread(lambda: self._fleet(run, bins)))
 
     async def lanes(
         self,
@@ -157,7 +157,9 @@ class Runs:
         frame before each part: its picture is there soonest.
         """
         return Json(
-            await _in_thread(lambda: self._lanes(run, first=first, last=last, bins=bins, keys=keys))
+            await self._in_thread(
+                lambda: self._lanes(run, first=first, last=last, bins=bins, keys=keys)
+            )
         )
 
     async def moment(
@@ -177,7 +179,7 @@ class Runs:
             stretches = self._runs.stretches(run)
             return moment if stretches is None else stretches.moment(moment)
 
-        return Json(await _in_thread(found))
+        return Json(await self._in_thread(found))
 
     async def lines(
         self,
@@ -267,7 +269,7 @@ class Runs:
             run, lambda it: it.film(task, cycle, first=first, ahead=ahead), cycle
         )
         self._turns.setdefault(self._get(run).id, Turns()).drags()
-        begin = await _in_thread(lambda: next(film, []))
+        begin = await self._in_thread(lambda: next(film, []))
 
         async def messages() -> AsyncIterator[bytes]:
             part, known = begin, None
@@ -348,7 +350,7 @@ class Runs:
             runs = [self._runs.get(run)] if stretches is None else stretches.runs
             return [label for it in runs for label in it.labels.all()]
 
-        return Json([_as_map(it) for it in await _in_thread(all_)])
+        return Json([_as_map(it) for it in await self._in_thread(all_)])
 
     async def add_label(self, request: Request, run: str) -> Json:
         """Mark the moment of a cycle: `{"cycle": 120, "task": "inference", "label": "wrong"}`, with
@@ -381,21 +383,21 @@ class Runs:
         first, last = (_whole(body, key) for key in ("from_cycle", "to_cycle"))
         self._get(run)
         return Json(
-            await _in_thread(lambda: self._runs.ask(run, values, first, last), changes=True)
+            await self._in_thread(lambda: self._runs.ask(run, values, first, last), changes=True)
         )
 
     async def what_ifs(self, run: str) -> Json:
         """All what-ifs of a run: what was set, for which cycles, and how far they are."""
-        return Json(await _in_thread(lambda: self._runs.what_ifs(run)))
+        return Json(await self._in_thread(lambda: self._runs.what_ifs(run)))
 
     async def what_if(self, run: str, what_if: str) -> Json:
         """How far a what-if is (`state`, `progress`), which answers differ (`differs`), and the `run`
         that it is: its lanes, moments and pictures are those of a run."""
-        return Json(await _in_thread(lambda: self._runs.what_if(run, what_if)))
+        return Json(await self._in_thread(lambda: self._runs.what_if(run, what_if)))
 
     async def cancel(self, run: str, what_if: str) -> Json:
         """End a what-if before it is done. What it has compared until then stays."""
-        return Json(await _in_thread(lambda: self._runs.cancel(run, what_if)))
+        return Json(await self._in_thread(lambda: self._runs.cancel(run, what_if)))
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -411,7 +413,7 @@ class Runs:
         try:
             return self._runs.get(run, cycle=cycle)
         except LogNotFound as error:
-            raise ApiError(404, str(error)) from None
+            raise ApiError(404, self._runs.told(error)) from None
 
     async def _ask(
         self,
@@ -422,21 +424,22 @@ class Runs:
         changes: bool = False,
     ) -> _T:
         """The answer of a run; of several stretches of the live one that which holds a cycle."""
-        return await _in_thread(lambda: question(self._runs.get(run, cycle=cycle)), changes=changes)
+        return await self._in_thread(
+            lambda: question(self._runs.get(run, cycle=cycle)), changes=changes
+        )
 
-
-async def _in_thread(question: Callable[[], _T], *, changes: bool = False) -> _T:
-    """The answer, made on a worker thread; `ApiError` for one that there is not."""
-    try:
-        return await asyncio.to_thread(question)
-    except LogInUse as error:
-        raise ApiError(409, str(error)) from None
-    except UsageError as error:
-        raise ApiError(422, str(error)) from None
-    except LogNotFound as error:
-        raise ApiError(404, str(error)) from None
-    except LogError as error:
-        raise ApiError(409 if changes else 404, str(error)) from None
+    async def _in_thread(self, question: Callable[[], _T], *, changes: bool = False) -> _T:
+        """The answer, made on a worker thread; `ApiError` for one that there is not."""
+        try:
+            return await asyncio.to_thread(question)
+        except LogInUse as error:
+            raise ApiError(409, self._runs.told(error)) from None
+        except UsageError as error:
+            raise ApiError(422, self._runs.told(error)) from None
+        except LogNotFound as error:
+            raise ApiError(404, self._runs.told(error)) from None
+        except LogError as error:
+            raise ApiError(409 if changes else 404, self._runs.told(error)) from None
 
 
 def _clip_name(run: RecordedRun, first: int, last: int) -> str:

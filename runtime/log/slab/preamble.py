@@ -65,6 +65,8 @@ def read_preamble(data: SlabBytes, path: Path) -> Preamble:
 
 def _check_magic(data: SlabBytes, path: Path) -> None:
     magic = data.read(0, min(data.size, len(fmt.MAGIC)))
+    if not magic:
+        raise LogDamaged(f"{path}: the file is empty")
     if magic == bytes(len(fmt.MAGIC)):
         raise LogDamaged(f"{path}: byte 0: its beginning was never written")
     if magic != fmt.MAGIC:

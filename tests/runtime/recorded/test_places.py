@@ -111,7 +111,7 @@ def test_a_damaged_index_gives_no_cycle(run, tmp_path):
     path.write_bytes(data)
     with Log(path) as log:
         found = placed(places_of(log), log)
-    assert any(cycle == -1 for places in found.values() for cycle, _ in places)
+    assert any(not places and whole[topic] for topic, places in found.items())
     for topic, places in found.items():
         assert {it for it in places if it[0] >= 0} <= set(whole[topic])
 
@@ -141,5 +141,25 @@ def test_messages_whose_places_hold_something_else_are_passed_over(run, tmp_path
     with Log(tmp_path / "copy", verify=False) as log:
         steps = places_of(log).of(STEPS_TOPIC)
         for index, cycle in enumerate(cycles):
-            expected = middle if middle <= index < middle + 3 else index + 1
-            assert steps.before(cycle) == expected
+            is_lost = middle <= index < middle + 3
+            assert steps.before(cycle) == (middle if is_lost else index + 1)
+            assert steps.near(index) == (cycles[middle - 1] if is_lost else cycle)
+            assert steps.at_or_after(index) == (cycles[middle + 3] if is_lost else cycle)
+        all_ = np.arange(len(cycles))
+        assert steps.cycles(all_).tolist() == [steps.near(index) for index in all_.tolist()]
+
+
+def test_cycles_have_their_numbers_though_the_first_is_damaged(run, tmp_path):
+    """A message holds the lower half of its cycle's number alone."""
+    shutil.copytree(run, tmp_path / "copy")
+    path = tmp_path / "copy" / "log_0000.mcap"
+    with Log(run) as log:
+        whole = places_of(log).of(STEPS_TOPIC)
+        cycles = [whole.cycle(index) for index in range(len(whole))]
+        place = whole.place(0)
+    data = bytearray(path.read_bytes())
+    data[place.offset + 40] ^= 1
+    path.write_bytes(data)
+    with Log(tmp_path / "copy") as log:
+        steps = places_of(log).of(STEPS_TOPIC)
+        assert [steps.cycle(index) for index in range(len(steps))] == cycles

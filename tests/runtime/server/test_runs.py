@@ -1,6 +1,7 @@
 """Recorded runs over HTTP, asked by a real client."""
 
 import asyncio
+import errno
 import io
 import itertools
 import json
@@ -8,6 +9,7 @@ import os
 import shutil
 import struct
 from functools import partial
+from pathlib import Path
 
 import av
 import httpx
@@ -49,6 +51,51 @@ def got(http, path, **params):
     reply = http.get(f"/api/v0/runs{path}", params=params)
     assert reply.status_code == 200, reply.text
     return reply.json()
+
+
+def test_what_cannot_be_read_is_listed_with_the_reason_and_no_folder_of_the_server(
+    folder, tmp_path, monkeypatch
+):
+    shutil.copytree(folder / "run", tmp_path / "good")
+    for name, data in (("empty", b""), ("text", b"nothing"), ("short", b"\x89MCAP0\r\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log_0000.mcap").write_bytes(data)
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "no run").mkdir()
+    iterdir = Path.iterdir
+
+    def guarded(path):
+        if path == tmp_path / "closed":  # root may read everything
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", guarded)
+    app = partial(create_view_app, RecordedRuns.at(tmp_path))
+    server = Server.start_app(app, host="127.0.0.1", port=0, token=None)
+    with httpx.Client(base_url=server.url, trust_env=False) as client:
+        found = {run["id"]: (run["state"], run["why"]) for run in got(client, "")}
+        assert found == {
+            "good": ("ended", "end of sources"),
+            "closed": ("unreadable", "closed: cannot be read: Permission denied"),
+            "empty": ("unreadable", "empty/log_0000.mcap: the file is empty"),
+            "text": (
+                "unreadable",
+                "text/log_0000.mcap: byte 0: not an MCAP file: it begins with b'nothing'",
+            ),
+            "short": (
+                "unreadable",
+                "short/log_0000.mcap: byte 8: truncated record: expected 9 bytes, got 0; "
+                "the preamble is needed to read a slab",
+            ),
+        }
+        for name, (state, why) in found.items():
+            for path in ("", "/lanes", "/moment", "/lines", "/latencies", "/seen"):
+                reply = client.get(f"/api/v0/runs/{name}{path}")
+                if state == "ended":
+                    assert reply.status_code == 200
+                else:
+                    assert (reply.status_code, reply.json()) == (404, {"error": why})
+    server.stop()
 
 
 def test_runs_of_a_folder_are_listed(http):

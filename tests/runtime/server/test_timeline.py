@@ -304,6 +304,7 @@ def test_a_run_that_cannot_be_read_is_said_and_another_may_be_chosen(browser, ru
             browser.wait_for(f"{STATE} == 'ended' && {TEXT}.startsWith('No run')")
             assert why in browser.evaluate(TEXT)
             assert why in browser.evaluate("document.querySelector('.cameras').innerText")
+            assert str(tmp_path) not in browser.evaluate("document.documentElement.outerHTML")
             assert violations(browser) == []
             # What is chosen is what cannot be read, and nothing can be done with it.
             assert browser.evaluate(f"{picker}.value") == ("bad" if name == "bad" else "")
