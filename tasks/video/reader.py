@@ -441,6 +441,7 @@ class Reader:
         if self.live:
             packets = self._numbering.watched(packets)
         failed: Exception | None = None
+        is_unknown = self._has_unknown_length
         count = 0
         end = 0
         """Where the last picture of a film ends, by its stream's clock."""
@@ -461,7 +462,7 @@ class Reader:
                     raise _StoppedError
                 if packet.dts is not None:
                     stamps[1:] = [packet.dts]
-            elif self._has_unknown_length and packet.pts is not None:
+            elif is_unknown and packet.pts is not None:
                 end = max(end, packet.pts + (packet.duration or 0))
             earlier = len(self._keeping)
             self._decoder.feed(packet, self._take)
@@ -474,7 +475,7 @@ class Reader:
         if failed is not None and not self._is_end(failed, count):
             raise failed
         # FFmpeg does not notice where a server cuts such a film off.
-        if failed is None and self._has_unknown_length and is_cut_off(self._stream, end):
+        if failed is None and is_unknown and is_cut_off(self._stream, end):
             raise self._ended_early()
 
     @property
