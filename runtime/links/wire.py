@@ -259,25 +259,31 @@ def unpack_run(attachment: bytes) -> int:
 def packed(messages: Iterable[Carried]) -> bytes:
     """The payload of a cycle's messages."""
     parts: list[bytes | memoryview] = []
+    add, pack = parts.append, _ENTRY.pack
     for stream, tov_ns, data in messages:
-        parts += (_ENTRY.pack(stream, tov_ns, len(data)), data)
+        add(pack(stream, tov_ns, len(data)))
+        add(data)
     return b"".join(parts)
 
 
 def unpacked(payload: bytes, streams: Sequence[Stream]) -> list[Carried]:
     """The messages of a payload, views of it. `WireError` for bytes that are not those of `packed`."""
-    found, at, view = [], 0, memoryview(payload)
-    while at < len(view):
-        if at + _ENTRY.size > len(view):
-            raise WireError(f"a message's head at byte {at} of {len(view)} is cut off")
-        stream, tov_ns, size = _ENTRY.unpack_from(view, at)
-        at += _ENTRY.size
-        if stream >= len(streams):
-            raise WireError(f"a message of stream {stream}; there are {len(streams)}")
-        if at + size > len(view):
-            raise WireError(f"a message of {size} bytes at byte {at} of {len(view)}")
-        found.append(Carried(stream, tov_ns, view[at : at + size]))
-        at += size
+    found: list[Carried] = []
+    at, view = 0, memoryview(payload)
+    end, count, head_size = len(view), len(streams), _ENTRY.size
+    unpack, add, new = _ENTRY.unpack_from, found.append, tuple.__new__
+    while at < end:
+        if at + head_size > end:
+            raise WireError(f"a message's head at byte {at} of {end} is cut off")
+        stream, tov_ns, size = unpack(view, at)
+        at += head_size
+        after = at + size
+        if stream >= count:
+            raise WireError(f"a message of stream {stream}; there are {count}")
+        if after > end:
+            raise WireError(f"a message of {size} bytes at byte {at} of {end}")
+        add(new(Carried, (stream, tov_ns, view[at:after])))
+        at = after
     return found
 
 
