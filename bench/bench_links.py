@@ -3,7 +3,7 @@
 python bench/bench_links.py [--seconds 20]
 
 - shipper: share of a core that following a log and sending it takes, where each cycle has the packets of
-  100 cameras of 720p at 15 Hz: of its thread, and of the whole process without the thread that commits;
+  100 cameras of 720p at 15 Hz: of its thread, and with Zenoh's, but without those of the log;
 - latency: from when a cycle is committed to its place in the receiver's queue;
 - catch-up: how fast a receiver that was away takes what the log has;
 - lock-step: two runs of a graph, both with a log: from when a cycle of the sender is committed to when
@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from flowrun.msgs import BytesMsg
 from flowrun.runtime.clock import LiveClock
 from flowrun.runtime.graph.plan import load_plan
+from flowrun.runtime.links.own import REST_S
 from flowrun.runtime.links.receiver import Receiver
 from flowrun.runtime.links.runs import Runs
 from flowrun.runtime.links.sent import LogTail, SentLogs
@@ -44,6 +45,7 @@ from flowrun.runtime.log.channels import LoggedOutput
 from flowrun.runtime.log.slab.format import PARTITION, RUN_NUMBER, STARTED_NS
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.live import Run
+from flowrun.runtime.wakeup import Wakeup
 
 GRAPH, SENDER, RECEIVER = "bench", Peer("dock", "0", 0, 0), Peer("gpu", "0", 1, 0)
 CAMERAS, FPS, PACKET = 100, 15, 4400
@@ -86,7 +88,7 @@ class Sender:
         self.cycle = 0
         self.committed_ns = []
         self.transport = open_zenoh(config_of([address], []))
-        self.woken, self.stopped, self.cpu_s = threading.Event(), threading.Event(), 0.0
+        self.woken, self.stopped, self.cpu_s = Wakeup(), threading.Event(), 0.0
         self.failure = None
         runs = Runs(Path(folder), graph=GRAPH, partition=str(SENDER))
         self.shipper = Shipper(
@@ -109,8 +111,7 @@ class Sender:
     def work(self):
         try:
             while not self.stopped.is_set():
-                self.woken.wait(0.05)
-                self.woken.clear()
+                self.woken.wait(REST_S)
                 self.shipper.pump(0)
                 self.cpu_s = time.thread_time()
         except Exception as error:  # noqa: BLE001  # raised by `wait_for`
@@ -131,7 +132,7 @@ class Sender:
 def receive(address, count, pipe):
     """A receiver that takes what comes; asked, it sends when each cycle came, and its memory."""
     transport = open_zenoh(config_of([], [address]))
-    came = threading.Event()
+    came = Wakeup()
     receiver = Receiver(
         transport, graph=GRAPH, own=RECEIVER, sender=SENDER, streams=streams_of(count), cursor=None,
         wake=came.set,
@@ -139,7 +140,6 @@ def receive(address, count, pipe):
     taken, size, came_ns, first_s, last_s = 0, 0, {}, None, None
     while True:
         came.wait(0.02)
-        came.clear()
         receiver.pump(int(time.monotonic() * 1e9))
         while receiver.peek() is not None:
             item = receiver.take()
@@ -256,8 +256,17 @@ def wait_for(receiver, sender, cycles, *, every_s):
         time.sleep(every_s)
 
 
-def process_but_this_thread_s():
-    return time.process_time() - time.thread_time()
+def links_s():
+    """Seconds of CPU of this process without those of the thread that calls it, which commits, and of
+    the log's threads, which prepare pages and write them to the disk."""
+    logs = [
+        it.native_id for it in threading.enumerate() if it.name in ("flowrun-pages", "flowrun-log")
+    ]
+    return time.process_time() - time.thread_time() - sum(map(thread_s, logs))
+
+
+def thread_s(native_id):
+    return int(Path(f"/proc/self/task/{native_id}/schedstat").read_text().split()[0]) / 1e9
 
 
 def quantiles(values):
@@ -281,7 +290,7 @@ def stream_cameras(seconds):
             time.sleep(0.1)
         time.sleep(1.5)
         receiver.asked()
-        before, began = (sender.cpu_s, process_but_this_thread_s()), time.monotonic()
+        before, began = (sender.cpu_s, links_s()), time.monotonic()
         for tick in range(seconds * FPS):
             sender.commit(data)
             time.sleep(max(0, began + (tick + 1) / FPS - time.monotonic()))
@@ -289,7 +298,7 @@ def stream_cameras(seconds):
         took = time.monotonic() - began
         thread, process_share = (
             100 * (now - then) / took
-            for now, then in zip((sender.cpu_s, process_but_this_thread_s()), before, strict=True)
+            for now, then in zip((sender.cpu_s, links_s()), before, strict=True)
         )
         taken, _, came_ns, _, _, _ = receiver.asked()
         p50, p99 = quantiles(
@@ -394,10 +403,12 @@ def lock_step(count):
                 receiver.process.join()
                 run.stop("the receiver has ended")  # it would be waited for
 
-            threading.Thread(target=stop_with_it, daemon=True).start()
+            # It alone waits for the process: of two threads that do, one would not see its status.
+            watching = threading.Thread(target=stop_with_it, daemon=True)
+            watching.start()
             run.run()
-            receiver.process.join(STALLED_S)
-            if receiver.process.exitcode is None:
+            watching.join(STALLED_S)
+            if watching.is_alive():
                 raise TimeoutError("the sender has ended, and the receiver does not")
             if receiver.process.exitcode != 0:
                 raise ChildProcessError(f"the receiver ended with {receiver.process.exitcode}")

@@ -8,7 +8,6 @@
 | `whereabouts.py` | which task's code a thread is in                                       |
 | `watch.py`       | names a task that changes a message or keeps an input                  |
 | `waiting.py`     | how a live run waits, for its sources and for the graph's pace         |
-| `wakeup.py`      | how other threads wake the one that runs the cycles                    |
 | `pairing.py`     | when a cycle waits for more live sources, so that they share it        |
 | `cycle.py`       | what a cycle is: begin, step, commit                                   |
 | `compiled.py`    | a cycle as one function, for live runs                                 |

@@ -38,7 +38,6 @@ from flowrun.runtime.engine.pairing import Arrivals
 from flowrun.runtime.engine.policy import restart_task
 from flowrun.runtime.engine.record import Gate, StepCall
 from flowrun.runtime.engine.restarts import Restarts
-from flowrun.runtime.engine.wakeup import CycleWakeup
 from flowrun.runtime.events import (
     Assigned,
     Completion,
@@ -54,6 +53,7 @@ from flowrun.runtime.events import (
 )
 from flowrun.runtime.graph.plan import Step
 from flowrun.runtime.task import Playback, State
+from flowrun.runtime.wakeup import Wakeup
 
 __all__ = ["Due", "LiveOutside", "Outside"]
 
@@ -209,7 +209,7 @@ class LiveOutside:
         """The workers of background tasks, by id; added before the first cycle."""
         self.sources = {task_id: Source(SourceGate()) for task_id in sources}
         """The sources, by id."""
-        self.woken = CycleWakeup()
+        self.woken = Wakeup()
         """Set when something has come."""
         self.live: dict[str, Arrivals] = {}
         """When the sources that are live have something."""

@@ -88,6 +88,7 @@ class Inbound:
             sender=peer,
             streams=streams,
             cursor=cursor,
+            urge=own.wake,
             note=lambda text: own.log.warning(text, sender=str(peer)),
             run=own.run,
         )
@@ -112,6 +113,11 @@ class Inbound:
     def lost(self) -> bool:
         """Whether a sender that was there is gone, and has not ended."""
         return any(it.was_there and not it.is_there and not it.is_over for it in self._ins.values())
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something is missing that a sender is to be asked for."""
+        return any(it.is_welcome and it.incoming.receiver.is_behind for it in self._ins.values())
 
     def unseen(self) -> Iterator[str]:
         """Senders that have not been there."""

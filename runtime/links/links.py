@@ -22,7 +22,7 @@ from flowrun.runtime.links.inbound import Inbound, Started
 from flowrun.runtime.links.lookout import Lookout
 from flowrun.runtime.links.news import News
 from flowrun.runtime.links.outbound import Committed, Outbound
-from flowrun.runtime.links.own import LOOK_S, OwnProcess, peer_of
+from flowrun.runtime.links.own import LOOK_S, REST_S, OwnProcess, peer_of
 from flowrun.runtime.links.reached import reached_before
 from flowrun.runtime.links.rivals import only_one
 from flowrun.runtime.links.security import certificates_of, security_of
@@ -30,6 +30,7 @@ from flowrun.runtime.links.status import LinkStatus, PartStatus
 from flowrun.runtime.links.transport import Transport
 from flowrun.runtime.links.zenoh import ZenohTransport, config_of, open_zenoh
 from flowrun.runtime.log.committed import CommittedCycles
+from flowrun.runtime.wakeup import Wakeup
 
 __all__ = ["LinkError", "Links", "open_transport"]
 
@@ -75,7 +76,7 @@ class Links:
         """How this process is doing, for the others; None tells them nothing."""
         self._plan, self._spec, self._directory = plan, plan.graph.spec, directory
         self._log, self._now_s = log, now_s
-        self._woken, self._stopped, self._hurried = (threading.Event() for _ in range(3))
+        self._woken, self._stopped, self._hurried = Wakeup(), threading.Event(), threading.Event()
         assert self._spec.part is not None
         self._own = own = OwnProcess(
             self._spec,
@@ -255,8 +256,7 @@ class Links:
 
     def _work(self) -> None:
         while not self._stopped.is_set():
-            self._woken.wait(LOOK_S)
-            self._woken.clear()
+            self._woken.wait(LOOK_S if self._inbound.is_behind else REST_S)
             if not self._guarded(self.pump):
                 return
 

@@ -26,6 +26,7 @@ from flowrun.runtime.links.transport import Query, Transport
 from flowrun.runtime.links.wire import Peer
 from flowrun.runtime.log.committed import CommittedCycles
 from flowrun.runtime.task import Message
+from flowrun.runtime.wakeup import Wakeup
 
 __all__ = ["Committed", "Outbound"]
 
@@ -86,7 +87,7 @@ class Outbound:
         self._replicas = Replicas(own, self._receivers)
         self._in_step: list[_Out] = []
         """The receivers that this run waits for after each cycle."""
-        self._acked = threading.Event()
+        self._acked = Wakeup()
 
     def open(self, transport: Transport) -> None:
         """Ship what the run commits from now on, and answer receivers."""
@@ -162,7 +163,6 @@ class Outbound:
         for out in self._in_step:
             while not (self._has_it(out) or is_over() or self._hurried.is_set()):
                 self._acked.wait(LOOK_S)
-                self._acked.clear()
 
     def is_in_step(self) -> bool:
         """Whether `wait_in_step` would not wait."""

@@ -11,10 +11,13 @@ from flowrun.runtime.events import Assigned, Met
 from flowrun.runtime.graph.spec import GraphSpec, PartId
 from flowrun.runtime.links.wire import Keys, Peer, graph_key
 
-__all__ = ["AGAIN_S", "LOOK_S", "OwnProcess", "peer_of"]
+__all__ = ["AGAIN_S", "LOOK_S", "REST_S", "OwnProcess", "peer_of"]
 
 LOOK_S = 0.05
-"""Interval at which the log and the receivers are looked at while nothing happens."""
+"""Interval at which senders are asked for what is missing, and receivers that are waited for are looked
+at."""
+REST_S = 0.25
+"""Interval at which the log, senders and receivers are looked at while nothing happens."""
 AGAIN_S = 1.0
 """Interval at which what may have been lost is said again: a hello, an acknowledgement."""
 

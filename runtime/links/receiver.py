@@ -46,6 +46,7 @@ class Receiver:
     own, sender: the two processes. streams: what comes, in the order of both sides.
     cursor: the first cycle that is wanted, as this process's own log says it; None: all from the oldest.
     wake: called, on any thread, when there is something to take.
+    urge: called, on any thread, when something is missing that was not before: see `is_behind`.
     note: called with a sentence on what is wrong with what came.
     run: this process's own, for the sender to know it by.
     """
@@ -60,6 +61,7 @@ class Receiver:
         streams: Sequence[Stream],
         cursor: Cursor | None,
         wake: Callable[[], None] = lambda: None,
+        urge: Callable[[], None] = lambda: None,
         note: Callable[[str], None] = lambda _: None,
         silence_ns: int = _SILENCE_NS,
         run: int = 0,
@@ -69,13 +71,12 @@ class Receiver:
         self._log_key = Keys.of(graph, sender).log(own)
         self._ack_key = Keys.of(graph, own).ack(sender)
         self._silence_ns = silence_ns
-        self.wake, self._note = wake, note
+        self.wake, self._urge, self._note = wake, urge, note
         self._lock = threading.Lock()
         self._arrived = Arrived(streams, cursor or Cursor(0, 0), self._note_damage)
         self._asking: int | None = None
         """When the question was asked that has no answer yet."""
-        self._asked = 0
-        self._not_before_ns = 0
+        self._asked = self._not_before_ns = 0
         self._pause_ns = _AGAIN_NS
         self._heard_ns: int | None = None
         self.is_open = True
@@ -104,14 +105,19 @@ class Receiver:
             return
         if head.kind != CYCLE:
             self.reconnected()  # the sender has ended: ask for what is left
+            self._urge()
             return
         self._hear(head.run)
         with self._lock:
             self._heard_ns = None
             self.newest = max(self.newest, Cursor(head.run, head.cycle))
+            was_behind = self._arrived.is_behind
             came = self._arrived.offer(head, sample.payload)
+            is_behind = self._arrived.is_behind
         if came:
             self.wake()
+        if is_behind and not was_behind:
+            self._urge()
 
     def reconnected(self) -> None:
         """The sender is there again: ask it at the next `pump`."""
@@ -168,6 +174,11 @@ class Receiver:
             return self._arrived.take()
 
     @property
+    def is_behind(self) -> bool:
+        """Whether `pump` is to be called soon, as something is missing. From any thread."""
+        return self._arrived.is_behind and not self.ended
+
+    @property
     def waiting(self) -> int:
         """Number of cycles that have come and were not taken."""
         return len(self._arrived.ready)
@@ -181,6 +192,7 @@ class Receiver:
             with self._lock:
                 self.damaged += 1
                 self._arrived.is_behind = True
+            self._urge()
             self._note(f"what {self._sender} sent was changed on the way: {error}")
             return None
         if (head.part, head.inst) != (self._sender.part, self._sender.inst):

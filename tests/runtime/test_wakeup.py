@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 
-from flowrun.runtime.engine.wakeup import CycleWakeup
+from flowrun.runtime.wakeup import Wakeup
 
 
 def test_it_stays_set_until_it_is_cleared_or_waited_for() -> None:
-    woken = CycleWakeup()
+    woken = Wakeup()
     assert not woken.is_set()
     woken.set()
     woken.set()
@@ -23,7 +23,7 @@ def test_it_stays_set_until_it_is_cleared_or_waited_for() -> None:
 
 
 def test_who_sleeps_is_woken() -> None:
-    woken, done = CycleWakeup(), threading.Event()
+    woken, done = Wakeup(), threading.Event()
 
     def sleep() -> None:
         assert woken.wait(30)
@@ -39,7 +39,7 @@ def test_who_sleeps_is_woken() -> None:
 
 def test_threads_that_set_it_at_once_do_not_disturb_each_other() -> None:
     """And what one of them has brought before is seen by who is woken."""
-    woken, brought, seen = CycleWakeup(), list[int](), 0
+    woken, brought, seen = Wakeup(), list[int](), 0
     start = threading.Barrier(4)
 
     def bring() -> None:

@@ -1,16 +1,16 @@
-"""How other threads wake the thread that runs the cycles."""
+"""How other threads wake one that waits."""
 
 from __future__ import annotations
 
 import threading
 
-__all__ = ["CycleWakeup"]
+__all__ = ["Wakeup"]
 
 
-class CycleWakeup:
+class Wakeup:
     """Whether something has come, for one thread that waits for it; any thread sets it.
 
-    As a `threading.Event`, which takes 50 us longer to wake a thread that has slept: its lines of Python
+    As `threading.Event`, which takes 50 us longer to wake a thread that has slept: its lines of Python
     are no longer in the CPU's cache by then. Here one lock does everything: it is held while nothing
     has come.
     """
