@@ -19,6 +19,7 @@ from flowrun.tasks.commands.recorded import add_runs, kept_results, shown_progre
 if TYPE_CHECKING:
     from flowrun.tasks.search.build import Sampling
     from flowrun.tasks.search.describing import Model
+    from flowrun.tasks.search.elsewhere import Elsewhere
     from flowrun.tasks.search.index import Index
 
 __all__ = ["add_parser", "run"]
@@ -92,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.testbench.hashes import Hashes
     from flowrun.tasks.search.build import Sampling, index_name
     from flowrun.tasks.search.describing import chosen_model
+    from flowrun.tasks.search.elsewhere import Elsewhere
     from flowrun.tasks.search.found import as_json, best, rows, thumbnails
     from flowrun.tasks.search.index import Index
 
@@ -104,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     for path in find_runs(args.runs):
         folder = path.absolute().parent
         folders.setdefault(folder, {})[path.name] = path
+    elsewhere = Elsewhere(path for runs in folders.values() for path in runs.values())
     with ExitStack() as stack:
         indexes: list[tuple[Index, dict[str, Path]]] = []
         for folder, runs in folders.items():
@@ -112,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
             if args.rebuild:
                 Index(path).remove()
             index = stack.enter_context(Index(path))
-            _fill(index, folder, runs, model, sampling, args)
+            _fill(index, folder, runs, model, sampling, elsewhere, args)
             indexes.append((index, runs))
         vector = _vector(model, pixels, args.query)
         text = args.query if pixels is None else None
@@ -177,6 +180,7 @@ def _fill(
     runs: dict[str, Path],
     model: Model,
     sampling: Sampling,
+    elsewhere: Elsewhere,
     args: argparse.Namespace,
 ) -> None:
     from flowrun.tasks.search.build import fill
@@ -195,6 +199,7 @@ def _fill(
                 runs,
                 model,
                 sampling,
+                elsewhere=elsewhere,
                 processes=args.processes,
                 progress=progress,
             )

@@ -7,7 +7,7 @@ that something was said of; one that looks like the last that was taken is left 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.errors import FlowrunError, LogError
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.recorded.graph import graph_of
 from flowrun.runtime.recorded.places import Places
 from flowrun.runtime.run.log_lines import drop_logs
 from flowrun.runtime.testbench.spread import Broken, Part, cores, spread
@@ -27,6 +26,7 @@ from flowrun.runtime.testbench.store import key_of
 from flowrun.tasks.backends.similar import SimilarFrames
 from flowrun.tasks.evaluation.recorded import Asked, read_run
 from flowrun.tasks.search.describing import Describer, Model
+from flowrun.tasks.search.elsewhere import Elsewhere, cameras_of
 from flowrun.tasks.search.index import Index
 from flowrun.tasks.search.pictures import Picture, Said
 from flowrun.tasks.search.words import said_in
@@ -107,6 +107,7 @@ def fill(
     model: Model,
     sampling: Sampling,
     *,
+    elsewhere: Elsewhere | None = None,
     processes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Filled:
@@ -114,13 +115,14 @@ def fill(
 
     folder: the one that the runs are in. runs: by their names in it. Those that are gone from it are
         forgotten.
+    elsewhere: whose cameras are left out; None leaves out none.
     progress: called with the number of cycles that are done, and that of all.
 
     A run that cannot be read is left out, and named in the notes. Raises `LogError` where that is each
     of them, and `FlowrunError` where the model cannot be loaded. What was done until then, or until
     Ctrl-C, is in the index.
     """
-    filled = Filled()
+    filled, elsewhere = Filled(), elsewhere or Elsewhere(())
     stamps = index.stamps()
     for name in stamps:
         if name not in runs and not (folder / name).exists():
@@ -131,12 +133,15 @@ def fill(
     unreadable: list[LogError] = []
     for name, path in runs.items():
         try:
-            stamp = _stamp(path)
-            if stamp and stamps.get(name) == stamp:
+            whole = _stamp(path)
+            without = whole and key_of([whole, sorted(elsewhere.state.items())]).hex()
+            if whole and stamps.get(name) in (whole, without):
                 continue
             number = index.begin_run(name)
             threads = max(1, cores() // at_once)
-            found = list(_pieces(index, number, name, path, model, sampling, threads))
+            left_out = elsewhere.received(path)
+            found = list(_pieces(index, number, name, path, model, sampling, threads, left_out))
+            stamp = without if left_out else whole
         except LogError as error:
             unreadable.append(error)
             filled.notes.append(f"left out: {error}")
@@ -200,8 +205,9 @@ def _pieces(
     model: Model,
     sampling: Sampling,
     threads: int,
+    left_out: Collection[str],
 ) -> Iterator[_Piece]:
-    """What is to do of a run; takes up what was said in it."""
+    """What is to do of a run; takes up what was said in it. left_out: topics of cameras."""
     run = read_run(path, 0)
     said = list(_said(name, run.asked))
     index.replace_said(number, said)
@@ -209,10 +215,10 @@ def _pieces(
     with Log(path, verify=False) as log:
         places = Places(log)
         places.update()
-        cameras = [topic for topic in _cameras(log) if len(places.of(topic))]
+        cameras = [topic for topic in cameras_of(log) if len(places.of(topic))]
         if cameras:
             index.forget(name, before=min(places.of(topic).cycle(0) for topic in cameras))
-        for topic in cameras:
+        for topic in (it for it in cameras if it not in left_out):
             there = places.of(topic)
             first, last = there.cycle(0), there.cycle(len(there) - 1)
             cycles = sorted({it.picture.cycle for it in said if it.picture.topic == topic})
@@ -225,15 +231,6 @@ def _pieces(
                     yield _Piece(
                         path, number, topic, task, part, begin, end, some, sampling, model, threads
                     )
-
-
-def _cameras(log: Log) -> list[str]:
-    """The topics of pictures that come from outside: those of tasks without inputs. Of a log that does
-    not say which these are, all."""
-    fed = {edge["dst"].partition(".")[0] for edge in graph_of(log)["cnx"]}
-    pictures = {name: topic for name, topic in log.topics.items() if topic.is_picture}
-    cameras = [name for name, it in pictures.items() if it.metadata.get("task") not in fed]
-    return cameras or list(pictures)
 
 
 def _said(name: str, asked: Sequence[Asked]) -> Iterator[Said]:

@@ -10,7 +10,7 @@ from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import STARTED_NS
 
-__all__ = ["Origin", "Origins"]
+__all__ = ["Origin", "Origins", "origin_topic"]
 
 
 class Origin(NamedTuple):
@@ -23,6 +23,11 @@ class Origin(NamedTuple):
     run: int
     output: str
     cycle: int
+
+
+def origin_topic(topic: str) -> str:
+    """The topic that says where the messages of a link's `topic` come from, if it is one of a link."""
+    return f"/{topic.strip('/').partition('/')[0]}/origin"
 
 
 class Origins(ExitStack):
@@ -39,7 +44,7 @@ class Origins(ExitStack):
         if log is None:
             return None
         source, _, port = topic.strip("/").partition("/")
-        said = f"/{source}/origin"
+        said = origin_topic(topic)
         if said not in log.topics:
             run = int(log.metadata.get(STARTED_NS, "0"))
             return Origin(run, f"{source}_{port}", cycle) if run else None

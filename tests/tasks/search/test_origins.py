@@ -15,6 +15,7 @@ from flowrun.runtime.cli import main
 from flowrun.runtime.fleet.record import fleet_runs
 from flowrun.runtime.log.reader import Log
 from flowrun.tasks.search import build
+from flowrun.tasks.search.elsewhere import Elsewhere
 from flowrun.tasks.search.origins import Origins
 from support.in_process import spread_here
 from support.paths import TESTS
@@ -77,3 +78,38 @@ def test_a_search_lists_a_picture_of_a_fleet_once_with_the_run_of_its_camera(
     assert main(["search", str(fleet), str(tmp_path / "one.png"), *options]) == 0
     [found] = json.loads(capsys.readouterr().out)  # all of its pictures are alike
     assert (Path(found["run"]).name, found["topic"]) == (runs["eye"].name, "/cam/image")
+
+
+def searched(folder: Path, index: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    options = ["--every", "0", "--differ", "0", "--index", str(index)]
+    main(["search", str(folder), "a circle", *options])
+    return capsys.readouterr().out.splitlines()[-1].partition(";")[0]
+
+
+def test_a_picture_that_came_over_a_link_is_indexed_where_it_was_made(
+    runs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "spread", spread_here([]))
+    fleet, index = runs["eye"].parent.parent, tmp_path / "index"
+    alone, both = "12 pictures of 1 run searched", "12 pictures of 2 runs searched"
+    assert searched(fleet, index, capsys) == both
+    assert searched(fleet, index, capsys) == both
+    assert searched(runs["desk"].parent, index, capsys) == alone
+    twice = "24 pictures of 2 runs searched"  # what is in an index stays there
+    assert searched(fleet, index, capsys) == twice
+    assert searched(runs["eye"].parent, index, capsys) == alone
+
+
+def test_what_the_sender_no_longer_has_is_not_left_out(runs: dict[str, Path]) -> None:
+    with Log(runs["desk"]) as log:
+        assert Elsewhere(runs.values()).has(log, "/from_eye/cam_image")
+        assert not Elsewhere(runs.values()).has(log, "/small/image")
+        assert not Elsewhere([runs["desk"]]).has(log, "/from_eye/cam_image")
+        there = Elsewhere(runs.values())
+        [number] = [it for it, path in there._senders.items() if path == runs["eye"]]
+        there._cameras[number] = {"cam_image": (1, 11)}  # a flight recorder has removed the first
+        assert not there.has(log, "/from_eye/cam_image")
