@@ -26,6 +26,7 @@
 | `callers.py`                                       | where a program calls flowrun                  |
 | `simulated.py`                                     | whether time is moved by hand                  |
 | `threads.py`                                       | on which cores a thread runs                   |
+| `wakeup.py`                                        | how other threads wake one that waits          |
 | `interrupts.py`                                    | which KeyboardInterrupt comes from the user    |
 | `descriptor.py`                                    | file descriptors that others may close         |
 | `atomic.py`, `extras.py`, `wording.py`             | helpers                                        |

@@ -18,6 +18,9 @@
 | `several.py`                        | one task of a file -> one for each of its sources          |
 | `sections.py`                       | the values of a section's keys, by the tables of `keys`     |
 | `partitions.py`                     | `partitions` and `network`: what they say                  |
+| `addresses.py`                      | where partitions listen and connect                        |
+| `partition_problems.py`             | what is wrong with partitions, as far as the file says it  |
+| `stream_problems.py`                | what is wrong with the streams between them                |
 | `parts.py`, `boundary.py`           | the graph of one process; what crosses to another one      |
 | `shadows.py`                        | a task with a shadow -> two tasks                          |
 | `channels.py`                       | the numbers by which clients ask for what tasks show       |

@@ -10,6 +10,7 @@
 | `index.py`      | all of these: SQLite and a file of vectors, also after a killed process  |
 | `build.py`      | fills an index from runs: what is new, on all cores                      |
 | `origins.py`    | which pictures of several processes are the same one                     |
+| `elsewhere.py`  | which cameras of a run are another process's, whose run is searched too  |
 | `found.py`      | the pictures that fit best, as text and JSON                             |
 | `page.py`       | the same as a page with pictures                                         |
 

@@ -11,6 +11,7 @@
 | `files.py`    | a path -> the film, pipe or pictures that are there                       |
 | `pipes.py`    | a named pipe or standard input, as a file                                 |
 | `web.py`      | what a web server says of an address                                      |
+| `lengths.py`  | how long a film says it is, to notice one that was cut off                |
 | `secure.py`   | why no secure connection comes about                                      |
 | `camera.py`   | what an RTSP server answers, where FFmpeg does not say it                 |
 | `devices.py`  | a webcam or a screen -> an opened container                               |

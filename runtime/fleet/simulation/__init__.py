@@ -8,6 +8,8 @@ the same bytes of the logs.
 | `graphs.py`     | what of a graph is simulated, and what cannot be                        |
 | `mischief.py`   | what goes wrong, and when                                               |
 | `process.py`    | one process of a partition: its runs, its background tasks, its end     |
+| `machine.py`    | what it has of its machine: its clock, a log before which it may die    |
+| `promises.py`   | what holds of one process while it runs                                 |
 | `fleet.py`      | all of them on one network                                              |
 | `sequences.py`  | what was sent and what came, over all runs of sender and receiver       |
 | `invariants.py` | what holds whatever happened                                            |
