@@ -98,6 +98,34 @@ def test_recorded_runs_are_chosen_and_the_live_one_again(start, browser, tmp_pat
     nothing_went_wrong(browser)
 
 
+BAR = "document.querySelector('.top')"
+LONG = "entrance-hall-and-loading-dock-cameras-of-the-north-building"
+SIZES = [(1440, 900, 1), (1280, 800, 1), (900, 700, 3), (390, 844, 6)]
+
+
+def test_the_bar_is_one_line_and_nothing_overflows(new_run, new_server, browser):
+    run = new_run(name=LONG)
+    browser.open(new_server(run).url)
+    browser.wait_for(f"{STATE} == 'running'", timeout_s=60)
+    run.end({"Error": "no room for the log: " + "the disk of this machine is full; " * 4})
+    browser.wait_for(f"{STATE} == 'ended' && {TEXT}.includes('no room')", timeout_s=60)
+    parts = f"[...{BAR}.querySelectorAll('*')]"
+    cut = (
+        f"{parts}.filter(it => it.scrollWidth > it.clientWidth && it.clientWidth"
+        " && getComputedStyle(it).textOverflow == 'ellipsis')"
+    )
+    for width, height, lines in SIZES:
+        browser.size(width, height)
+        browser.wait_for(f"innerWidth == {width}", timeout_s=60)
+        assert browser.evaluate(f"{BAR}.offsetHeight") < 20 + 34 * lines
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        right = f"Math.max(...{parts}.map(it => it.getBoundingClientRect().right))"
+        assert browser.evaluate(right) <= width
+        assert browser.evaluate(f"{cut}.every(it => it.title == it.textContent)")
+        if lines == 1:
+            assert browser.evaluate(f"{cut}.length") == 2  # the name and the reason
+
+
 def test_the_menu_of_the_log_gives_it_and_says_how_to_open_it(start, browser, tmp_path):
     stage = start()
     open_page(browser, stage)

@@ -31,12 +31,13 @@ export function Top({say}) {
   const name = run.pipeline?.id ?? report?.id;
   const going = !run.over && !!report && run.connection === "open" && run.asked === null;
   const {pipeline} = run;
+  const moment = `cycle ${count(run.moment)}${run.thenOf !== run.moment ? " …" : run.then ? `, ${clock(run.then.at_ns)}` : ""}`;
   const again = run.over && !!report?.may_run_again && !run.unreachable && run.asked === null;
   return html`<header class="top">
-    <h1>${pipeline && html`<a href=${address("../../")} title="all graphs of this server">flowrun</a> / `}${name ?? "flowrun"}</h1>
+    <h1 title=${name ?? null}>${pipeline && html`<a href=${address("../../")} title="all graphs of this server">flowrun</a> / `}${name ?? "flowrun"}</h1>
     <${Runs} say=${say} />
     <span id="state" class="state ${state}" role="status"><b>${text}</b>${detail && html`<span class="detail" title=${detail}>${detail}</span>`}</span>
-    ${run.moment !== null && html`<span class="state paused">${run.recorded === null && html`<b>Looking back</b>`}<span class="detail">cycle ${count(run.moment)}${run.thenOf !== run.moment ? " …" : run.then ? `, ${clock(run.then.at_ns)}` : ""}</span>
+    ${run.moment !== null && html`<span class="state paused">${run.recorded === null && html`<b>Looking back</b>`}<span class="detail" title=${moment}>${moment}</span>
       ${run.recorded === null && html`<button type="button" class="link" onClick=${() => run.look(null)}>back to now</button>`}</span>`}
     <dl class="facts">
       <div><dd>${report ? report.cycle_rate_hz.toFixed(1) : "–"}</dd><dt>cycles/s</dt></div>
