@@ -47,6 +47,12 @@ class _PartRun:
     def number(self) -> int:
         return self.summary["started_ns"] or 0
 
+    def span(self, ahead_ns: int) -> tuple[Any, Any]:
+        """`from_ns` and `to_ns` by a clock of which the process's is `ahead_ns` ahead."""
+        if self.from_ns is None or self.to_ns is None:
+            return None, None
+        return self.from_ns - ahead_ns, self.to_ns - ahead_ns
+
     @classmethod
     def of(cls, run: RecordedRun) -> _PartRun:
         with run.reading() as opened:
@@ -66,19 +72,18 @@ class _PartRun:
 def fleet(runs: Sequence[RecordedRun], *, bins: int) -> dict[str, Any] | None:
     """The processes of a fleet and the links between them; None where no run holds a cycle.
 
-    `from_ns` and `to_ns` are the ends of the time in which something ran, by the clocks of the machines.
-    Each of `parts` has its `runs`, the oldest first; one that the graph has and no log is here has none.
-    Each of `links` has, by the parts of that time, the longest delay from a sender's cycle to the
-    receiver's that took it, `delays_ms`; None where nothing came.
+    `from_ns` and `to_ns` are the ends of the time in which something ran. These, the ends of runs and
+    the times of gaps are by one clock: that of the first process, for all to which links lead from it.
+    The clock of each of `parts` is `ahead_ns` ahead of that, as the logs say; its own times are later by
+    it. Each has its `runs`, the oldest first; one that the graph has and no log is here has none. Each
+    of `links` has, by the parts of that time, the longest delay from a sender's cycle to the receiver's
+    that took it, by the clock of each, `delays_ms`; None where nothing came.
 
     runs: of which each is one of a process. bins: number of parts of the time.
     """
     found = sorted(map(_PartRun.of, runs), key=lambda it: it.number)
-    spans = [(it.from_ns, it.to_ns) for it in found if it.from_ns is not None]
-    if not spans:
+    if all(it.from_ns is None for it in found):
         return None
-    from_ns = min(begin for begin, _ in spans)
-    to_ns = max(end or 0 for _, end in spans)
     by_part: dict[str, list[_PartRun]] = {
         f"{name}/{process}": []
         for it in found
@@ -87,29 +92,58 @@ def fleet(runs: Sequence[RecordedRun], *, bins: int) -> dict[str, Any] | None:
     }
     for it in found:
         by_part.setdefault(it.part, []).append(it)
+    ahead_ns = _ahead(list(by_part), found)
+    spans = [it.span(ahead_ns[it.part]) for it in found if it.from_ns is not None]
+    from_ns = min(begin for begin, _ in spans)
+    to_ns = max(end for _, end in spans)
     edges = np.linspace(0, to_ns + 1 - from_ns, bins + 1)
     return {
         "from_ns": from_ns,
         "to_ns": to_ns,
-        "parts": [_part(name, of_part) for name, of_part in by_part.items()],
+        "parts": [_part(name, of_part, ahead_ns[name]) for name, of_part in by_part.items()],
         "links": [
             link
             for name, of_part in by_part.items()
-            for link in _links(name, of_part, by_part, from_ns, edges)
+            for link in _links(
+                name, of_part, by_part, from_ns + ahead_ns[name], edges, ahead_ns[name]
+            )
         ],
     }
 
 
-def _part(name: str, runs: list[_PartRun]) -> dict[str, Any]:
+def _ahead(parts: Sequence[str], runs: Sequence[_PartRun]) -> dict[str, int]:
+    """By how much the clock of each process is ahead of that of the first one to which links lead from
+    it, or to it; 0 where no log says so. Of several measurements the last of each link counts."""
+    near: dict[str, dict[str, int]] = {}
+    for run in runs:
+        for taken in run.received:
+            if taken.sender and taken.offset_ns is not None:
+                near.setdefault(run.part, {})[taken.sender] = taken.offset_ns
+                near.setdefault(taken.sender, {})[run.part] = -taken.offset_ns
+    ahead: dict[str, int] = {}
+    for first in parts:
+        ahead.setdefault(first, 0)
+        found = [first]
+        for part in found:
+            for other, offset_ns in near.get(part, {}).items():
+                if other not in ahead:
+                    ahead[other] = ahead[part] + offset_ns
+                    found.append(other)
+    return ahead
+
+
+def _part(name: str, runs: list[_PartRun], ahead_ns: int) -> dict[str, Any]:
     return {
         "part": name,
+        "ahead_ns": ahead_ns,
         "restarts": max(0, len(runs) - 1),
         "cycles": sum(it.summary["cycles"] for it in runs),
         "errors": sum(it.errors for it in runs),
         "dropped": sum(it.dropped for it in runs),
         "runs": [
-            {**it.summary, "from_ns": it.from_ns, "to_ns": it.to_ns, "errors": it.errors}
+            {**it.summary, "from_ns": begin, "to_ns": end, "errors": it.errors}
             for it in runs
+            for begin, end in [it.span(ahead_ns)]
         ],
     }
 
@@ -120,8 +154,10 @@ def _links(
     by_part: dict[str, list[_PartRun]],
     from_ns: int,
     edges: NDArray[np.float64],
+    ahead_ns: int,
 ) -> list[dict[str, Any]]:
-    """What a process received, by sender."""
+    """What a process received, by sender. from_ns: when the fleet's time begins by the process's clock,
+    which is `ahead_ns` ahead of the fleet's."""
     senders: dict[str, list[Taken]] = {}
     for run in runs:
         for taken in run.received:
@@ -138,7 +174,11 @@ def _links(
                 "receiver": receiver,
                 "cycles": len(at),
                 "skipped": sum(it.skipped for it in takings),
-                "gaps": [gap._asdict() for it in takings for gap in it.gaps],
+                "gaps": [
+                    {**gap._asdict(), "at_ns": gap.at_ns - ahead_ns}
+                    for it in takings
+                    for gap in it.gaps
+                ],
                 "reconnects": sum(it.met for it in takings) - 1 if offsets else None,
                 "clock_offset_ms": round(offsets[-1] / _MS, 3) if offsets else None,
                 "delay_ms": _quantiles(delays),

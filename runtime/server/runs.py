@@ -132,11 +132,12 @@ class Runs:
         run: str,
         bins: Annotated[int, Query(ge=1, le=1000, description="Number of parts.")] = 200,
     ) -> Json:
-        """All recorded runs of the fleet that a run is of: `from_ns`, `to_ns`; `parts`, its processes,
-        with their `runs`, `restarts`, `cycles`, `errors` and what they `dropped`; and `links`, with
-        `gaps`, what was `skipped`, `reconnects`, `clock_offset_ms`, how long after the sender's cycles
-        those came that took them (`delay_ms`, and `delays_ms` by the parts of the time), and how many
-        messages were `left` at the end. null for a run of no fleet."""
+        """All recorded runs of the fleet that a run is of: `from_ns`, `to_ns`, by one clock; `parts`,
+        its processes, with their `runs`, `restarts`, `cycles`, `errors`, what they `dropped`, and by how
+        much their clocks are ahead, `ahead_ns`; and `links`, with `gaps`, what was `skipped`,
+        `reconnects`, `clock_offset_ms`, how long after the sender's cycles those came that took them
+        (`delay_ms`, and `delays_ms` by the parts of the time), and how many messages were `left` at the
+        end. null for a run of no fleet."""
         return Json(await self._in_thread(lambda: self._fleet(run, bins)))
 
     async def lanes(

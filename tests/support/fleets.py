@@ -17,6 +17,7 @@ from flowrun.runtime.log.slab.records import cycle_crc
 from flowrun.runtime.log.writer import LogWriter
 
 S = 1_000_000_000
+HOUR = 3600 * S
 T0 = 1_700_000_000 * S
 _GRAPH = {
     "partitions": {"a": {"replicas": 1}, "b": {"replicas": 1}, "c": {"instances": {"left": {}}}}
@@ -39,12 +40,45 @@ def two_processes(fleet: Path) -> None:
     took_numbers(fleet / "b-0" / "b1", "b/0", 0.5, cycles)
 
 
+def chain_of_clocks(fleet: Path) -> None:
+    """`a`, `b`, which takes its numbers with a clock an hour behind, and `c`, which takes those of `b`
+    with one a minute ahead of that. As `a` has it, they ran from second 1 to 3."""
+    graph = {"partitions": {name: {"replicas": 1} for name in "abc"}}
+    sent_numbers(fleet / "a-0" / "a1", "a/0", 0, 1, 2, 3, graph=graph)
+    late, less = -HOUR // S, (-HOUR + 60 * S) // S
+    of_a = [
+        (late + 1.5, origin(0, 0, time_s=1), [Met("from_a", HOUR)]),
+        (late + 2.5, origin(0, 1, time_s=2), ()),
+    ]
+    took_numbers(fleet / "b-0" / "b1", "b/0", late + 0.5, of_a, graph=graph)
+    of_b = {"partition": "b", "run": T0 + int((late + 0.5) * S)}
+    gap = {"gap": "gone", "gap_run": of_b["run"], "gap_from": 1, "gap_to": 1}
+    took = [
+        (less + 2.0, origin(0, 0, time_s=late + 1.5, **of_b), [Met("from_b", -60 * S)]),
+        (less + 3.0, origin(0, 1, time_s=0, first=2, **of_b, **gap), ()),
+    ]
+    took_numbers(fleet / "c-0" / "c1", "c/0", less + 0.5, took, graph=graph, source="from_b")
+
+
 def sent_numbers(
-    directory: Path, part: str, began_s: float, *at_s: float, is_whole: bool = True
+    directory: Path,
+    part: str,
+    began_s: float,
+    *at_s: float,
+    is_whole: bool = True,
+    graph: Fields | None = None,
 ) -> None:
     """A log of a process that sent a number in each cycle, at these seconds."""
     cycles = [(it, ({"value": 1},), ()) for it in at_s]
-    _write(directory, part, began_s, [("n", "number", IntMsg())], cycles, is_whole=is_whole)
+    _write(
+        directory,
+        part,
+        began_s,
+        [("n", "number", IntMsg())],
+        cycles,
+        is_whole=is_whole,
+        graph=graph,
+    )
 
 
 def took_numbers(
@@ -54,10 +88,11 @@ def took_numbers(
     cycles: Iterable[tuple[float, Fields | None, Sequence[Event]]],
     *,
     graph: Fields | None = None,
+    source: str = "from_a",
 ) -> None:
     """A log of a process that took them. cycles: the second of each, where its number came from (None:
     there is none), and its events."""
-    outputs = [("from_a", "origin", OriginMsg()), ("from_a", "n_number", IntMsg())]
+    outputs = [(source, "origin", OriginMsg()), (source, "n_number", IntMsg())]
     value = {"value": 1}
     made = [
         (at_s, (said, value if said and said["first"] <= said["cycle"] else None), events)

@@ -3,7 +3,20 @@
 import pytest
 
 from flowrun.runtime.recorded.runs import RecordedRuns
-from support.fleets import T0, S, origin, sent_numbers, took_numbers, two_processes
+from support.fleets import (
+    HOUR,
+    T0,
+    S,
+    chain_of_clocks,
+    origin,
+    sent_numbers,
+    took_numbers,
+    two_processes,
+)
+
+MS_1_5 = 1_500_000
+AT_A = T0 + MS_1_5
+"""`T0` of b's clock, which is 1.5 ms behind, by the clock of a."""
 
 
 @pytest.fixture
@@ -23,7 +36,8 @@ def test_a_fleet_says_when_each_process_ran_and_how_its_links_did(folder):
         ("a2", "ended", 3),
     ]
     assert (b["cycles"], b["errors"], b["dropped"]) == (5, 1, 7)
-    assert (b["runs"][0]["from_ns"], b["runs"][0]["to_ns"]) == (T0 + 1.5 * S, T0 + 22 * S)
+    assert (b["runs"][0]["from_ns"], b["runs"][0]["to_ns"]) == (AT_A + S + S // 2, AT_A + 22 * S)
+    assert [it["ahead_ns"] for it in found["parts"]] == [0, -MS_1_5, 0]
     assert c["runs"] == []
     assert found["links"] == [
         {
@@ -33,7 +47,7 @@ def test_a_fleet_says_when_each_process_ran_and_how_its_links_did(folder):
             "skipped": 2,
             "gaps": [
                 {
-                    "at_ns": T0 + 21.5 * S,
+                    "at_ns": AT_A + 21 * S + S // 2,
                     "cycle": 3,
                     "text": "cycles 4 to the end of its run of a/0 never come: gone",
                 }
@@ -45,6 +59,21 @@ def test_a_fleet_says_when_each_process_ran_and_how_its_links_did(folder):
             "left": 2,
         }
     ]
+
+
+def test_a_time_line_is_by_one_clock_also_beyond_those_that_met(tmp_path):
+    chain_of_clocks(tmp_path / "f")
+    found = RecordedRuns.at(tmp_path / "f").fleet("c1", bins=2)
+    assert (found["from_ns"], found["to_ns"]) == (T0 + S, T0 + 3 * S)
+    assert [(it["part"], it["ahead_ns"]) for it in found["parts"]] == [
+        ("a/0", 0),
+        ("b/0", -HOUR),
+        ("c/0", -HOUR + 60 * S),
+    ]
+    spans = [(it["from_ns"], it["to_ns"]) for part in found["parts"] for it in part["runs"]]
+    assert spans == [(T0 + S, T0 + 3 * S), (T0 + 1.5 * S, T0 + 2.5 * S), (T0 + 2 * S, T0 + 3 * S)]
+    [_, to_c] = found["links"]
+    assert [it["at_ns"] for it in to_c["gaps"]] == [T0 + 3 * S]
 
 
 def test_what_went_to_replicas_is_not_counted_as_left(folder):

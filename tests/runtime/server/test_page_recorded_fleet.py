@@ -3,7 +3,7 @@
 import pytest
 
 from support.axe import violations
-from support.fleets import two_processes
+from support.fleets import chain_of_clocks, two_processes
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -11,14 +11,20 @@ SHOWN = "document.querySelector('select[aria-label=Run]').value"
 CYCLE = "document.querySelector('.timeline[data-timeline=ready]')?.dataset.shown"
 
 
-def press_line(browser, row, part):
+def press_line(browser, row, part, *, rows=4):
     """Press the time line in a row of it, at a part of its width."""
     browser.evaluate(f"""(() => {{
         const line = document.querySelector('.fleet-line svg');
         const {{left, top, width, height}} = line.getBoundingClientRect();
-        const at = {{clientX: left + width * {part}, clientY: top + ({row} + .5) * height / 4}};
+        const at = {{clientX: left + width * {part}, clientY: top + ({row} + .5) * height / {rows}}};
         line.dispatchEvent(new MouseEvent('click', {{bubbles: true, ...at}}));
     }})()""")
+
+
+def await_mark(browser, part):
+    """Wait until the mark of the moment is at a part of the line's width: the run has told its cycle."""
+    mark = "parseFloat(document.querySelector('.fleet-line path.at').getAttribute('d').slice(1))"
+    browser.wait_for(f"Math.abs({mark} - {1000 * part}) < 1")
 
 
 def row(browser, kind, name):
@@ -48,9 +54,10 @@ def test_a_recorded_fleet_is_seen_at_once_and_each_partition_at_the_same_moment(
     # The line begins at second 1 and ends at 23: the first run of a was at its cycle of second 5.
     press_line(browser, 0, 4.5 / 22)
     browser.wait_for(f"{SHOWN} == 'a1' && {CYCLE} == '4'")
-    # b then: its last cycle before is that of second 4.25, its next one that of 5.0.
+    await_mark(browser, 4 / 22)
+    # b then: its clock is 1.5 ms behind, so that its cycle of second 5.0 was later than that of a.
     browser.click("document.querySelector('[data-part=\"b/0\"] button')")
-    browser.wait_for(f"{SHOWN} == 'b1' && {CYCLE} == '2'")
+    browser.wait_for(f"{SHOWN} == 'b1' && {CYCLE} == '1'")
     # Before b began, it is shown at its begin; a row of a link is the receiver's.
     press_line(browser, 3, 0)
     browser.wait_for(f"{SHOWN} == 'b1' && {CYCLE} == '0'")
@@ -65,3 +72,26 @@ def test_a_recorded_fleet_is_seen_at_once_and_each_partition_at_the_same_moment(
     assert violations(browser) == []
     assert browser.evaluate("document.documentElement.scrollWidth") <= 390
     browser.events.clear()  # axe tries styles that the page forbids
+
+
+def test_partitions_with_other_clocks_are_shown_at_the_same_moment(viewed, browser, tmp_path):
+    chain_of_clocks(tmp_path / "f")
+    viewed(tmp_path / "f")
+    browser.click("document.getElementById('tab-fleet')")
+    browser.wait_for("document.querySelectorAll('.fleet-line rect').length == 3")
+    # The line begins at second 1 and ends at 3, by the clock of a; b's is an hour behind.
+    press_line(browser, 1, 0.8, rows=5)
+    browser.wait_for(f"{SHOWN} == 'b1' && {CYCLE} == '1'")
+    await_mark(browser, 1.5 / 2)
+    browser.click("document.querySelector('[data-part=\"a/0\"] button')")
+    browser.wait_for(f"{SHOWN} == 'a1' && {CYCLE} == '1'")
+    await_mark(browser, 1 / 2)
+    browser.click("document.querySelector('[data-part=\"c/0\"] button')")
+    browser.wait_for(f"{SHOWN} == 'c1' && {CYCLE} == '0'")
+    await_mark(browser, 1 / 2)
+    browser.click("document.querySelector('[data-part=\"b/0\"] button')")
+    browser.wait_for(f"{SHOWN} == 'b1' && {CYCLE} == '0'")
+    # A gap is noted by the clock of who noted it.
+    browser.click("document.querySelector('[aria-label=Links] .said-last button')")
+    browser.wait_for(f"{SHOWN} == 'c1' && {CYCLE} == '1'")
+    assert browser.of("Log.entryAdded") == []

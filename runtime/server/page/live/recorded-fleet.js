@@ -1,6 +1,6 @@
 // @ts-check
 // All recorded runs of a fleet: when each partition ran, how late its links were, and one time line of them.
-import {html, useEffect, useState} from "../html.js";
+import {html, useEffect, useRef, useState} from "../html.js";
 import {useKnown} from "../known.js";
 import {clock, count, duration, millis} from "../words.js";
 
@@ -23,14 +23,17 @@ export function RecordedFleet({fleet}) {
     const timer = goes ? setTimeout(() => { if (run.recorded !== null) run.loadFleet(run.recorded); }, AGAIN_MS) : 0;
     return () => clearTimeout(timer);
   }, [fleet]);
-  const at = run.then?.at_ns ?? fleet.to_ns;
+  const shown = (/** @type {Part} */ {runs}) => runs.some(({id}) => id === run.recorded);
+  // A run's page has the time of its own machine.
+  const asked = useRef(fleet.to_ns); // what is shown until the run's moment has come
+  const at = run.then ? run.then.at_ns - (fleet.parts.find(shown)?.ahead_ns ?? 0) : asked.current;
   /** The partition's page at a time: its last run that had begun then. @param {Part} part @param {number} ns */
-  const open = ({runs}, ns) => {
+  const open = ({runs, ahead_ns}, ns) => {
     const begun = runs.filter(({from_ns}) => from_ns !== null);
     const found = begun.filter(({from_ns}) => Number(from_ns) <= ns).at(-1) ?? begun[0];
-    if (found) run.open(found.id, {at_ns: ns});
+    asked.current = ns;
+    if (found) run.open(found.id, {at_ns: ns + ahead_ns});
   };
-  const shown = (/** @type {Part} */ {runs}) => runs.some(({id}) => id === run.recorded);
   return html`<div class="scroll fleet" tabindex="0" role="region" aria-label="Partitions and links">
     <${Line} fleet=${fleet} at=${at} onOpen=${open} />
     <table aria-label="Partitions"><thead><tr><th scope="col">partition</th><th scope="col">state</th><th scope="col">began</th>
