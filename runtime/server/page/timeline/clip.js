@@ -5,8 +5,8 @@ import {html, useEffect, useState} from "../html.js";
 import {place} from "./moments.js";
 import {RangeFields} from "./range.js";
 
-/** @param {{run: string, range: import("./lanes.js").Span,
- *   onRange: (range: import("./lanes.js").Span) => void, onClose: () => void}} props
+/** @param {{run: string, range: import("./scale.js").Span,
+ *   onRange: (range: import("./scale.js").Span) => void, onClose: () => void}} props
  */
 export function ClipPanel({run, range, onRange, onClose}) {
   const [test, setTest] = useState(/** @type {{file: string, url: string, text: string} | null} */ (null));

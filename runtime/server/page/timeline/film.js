@@ -1,12 +1,13 @@
 // @ts-check
 // The recorded pictures of a camera: any of them, exactly, decoded here from the packets of the log.
-import {address, refusal} from "../api.js";
 import {Decoding} from "../decoding.js";
+import {Group} from "./group.js";
+import {kept} from "./kept.js";
 
 /** @typedef {import("../decoding.js").Picture} Picture */
 /** What the picture of a cycle needs: the packets from cycle `key` on, of which `number` gives it.
  * @typedef {{cycle: number, key: number, number: number}} Wanted */
-/** @typedef {{cycle: number, data: string | ArrayBuffer}} Message */
+/** @typedef {import("./group.js").Message} Message */
 /** @typedef {(picture: Picture, key: number) => void} Near key: the key frame that the picture needs */
 
 const AHEAD = 30;               // pictures whose packets are loaded with those of one that follows others
@@ -17,127 +18,7 @@ const DRAWING = 1 / 5;          // of the time at most goes into drawing them: a
 const PASSING_MS = 300;         // after this long without a packet, the key frame of a group that is passed is given up
 const DECODING_MS = 1000;       // the same where the decoder has all that it should need: a busy machine is slow
 const GROUP_BYTES = 64 << 20;   // of packets that one camera keeps
-const KEPT_BYTES = 160 << 20;   // of decoded pictures that are kept, of all cameras
 
-/** The packets of the pictures that need one key frame, as far as they have come. */
-class Group {
-  /** @param {string} url @param {number} key @param {() => void} changed */
-  constructor(url, key, changed) {
-    this.url = url;
-    this.key = key;
-    this.changed = changed;
-    /** @type {Message[]} */ this.messages = [];
-    this.size = 0;
-    /** @type {AbortController | null} */ this.loading = null;
-    /** Whether there are no more. */ this.over = false;
-    /** Why no more come. */ this.error = "";
-    /** Why the decoder has given up on them, "" if it has not. */ this.broken = "";
-  }
-
-  get end() { return this.messages.at(-1)?.cycle ?? -1; }
-
-  /** The number of messages after a cycle, of the first ones. @param {number} cycle @param {number} first */
-  between(cycle, first) {
-    let at = first;
-    while (at > 0 && this.messages[at - 1].cycle > cycle) at -= 1;
-    return first - at;
-  }
-
-  /** Have the packets up to a cycle come, and those of some pictures after it. @param {number} cycle @param {number} ahead */
-  async load(cycle, ahead) {
-    if (this.loading) return;
-    const loading = this.loading = new AbortController();
-    const before = this.end;
-    let more = 0;
-    try {
-      const reply = await fetch(address(this.url, {cycle, ahead, from: before < 0 ? this.key : before + 1}), {signal: loading.signal});
-      if (!reply.ok || !reply.body) throw await refusal(reply);
-      for await (const message of inSequence(reply.body.getReader())) {
-        if (loading.signal.aborted) return;  // the rest of a part of the reply is there all the same
-        const isText = typeof message === "string";
-        const its = isText ? before : Number(new DataView(message).getBigUint64(8, true));
-        this.size += isText ? message.length : message.byteLength;
-        this.messages.push({data: message, cycle: its});
-        more += Number(its > cycle);
-        this.changed();
-      }
-      this.over = more < ahead;
-      if (this.end < cycle) this.error = "the log does not hold its packets";
-    } catch (failure) {
-      if (!loading.signal.aborted) this.error = failure instanceof Error ? failure.message : String(failure);
-    }
-    if (this.loading === loading) this.loading = null;
-    this.changed();
-  }
-
-  stop() { this.loading?.abort(); this.loading = null; }
-}
-
-/** The messages in a reply, each after its size. @param {ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>} reader
- * @returns {AsyncGenerator<string | ArrayBuffer>} */
-async function* inSequence(reader) {
-  /** @type {Uint8Array<ArrayBuffer>} */ let rest = new Uint8Array(0);
-  for (;;) {
-    const {done, value} = await reader.read();
-    if (done) return;
-    const data = new Uint8Array(rest.length + value.length);
-    data.set(rest);
-    data.set(value, rest.length);
-    let at = 0;
-    while (at + 4 <= data.length) {
-      const word = new DataView(data.buffer, at).getUint32(0, true), size = word & 0x7fffffff;
-      if (at + 4 + size > data.length) break;
-      const message = data.slice(at + 4, at + 4 + size);
-      at += 4 + size;
-      yield word >>> 31 ? new TextDecoder().decode(message) : message.buffer;
-    }
-    rest = data.slice(at);
-  }
-}
-
-/** Decoded pictures of all cameras, those used last the last. */
-const kept = {
-  /** @type {Map<string, {picture: Picture, data: ArrayBuffer, init: VideoFrameBufferInit}>} */ frames: new Map(),
-  size: 0,
-
-  /** Keep a copy: a decoder may have few places for its own. @param {string} key @param {Picture} picture */
-  async add(key, picture) {
-    const {image} = picture;
-    if (typeof VideoFrame === "undefined" || !(image instanceof VideoFrame) || !image.format || this.frames.has(key)) return;
-    const frame = image.clone();
-    try {
-      const data = new ArrayBuffer(frame.allocationSize());
-      const layout = await frame.copyTo(data);
-      const {width, height} = frame.visibleRect ?? {width: frame.codedWidth, height: frame.codedHeight};
-      const init = {format: /** @type {VideoPixelFormat} */ (frame.format), codedWidth: width, codedHeight: height,
-        timestamp: frame.timestamp, layout, colorSpace: frame.colorSpace.toJSON()};
-      if (this.frames.has(key)) return;
-      this.frames.set(key, {picture, data, init});
-      this.size += data.byteLength;
-      for (const [oldest, {data: its}] of this.frames) {
-        if (this.size <= KEPT_BYTES) break;
-        this.size -= its.byteLength;
-        this.frames.delete(oldest);
-      }
-    } catch { /* it is decoded again */ } finally {
-      frame.close();
-    }
-  },
-
-  /** @param {string} key @returns {Picture | null} */
-  get(key) {
-    const found = this.frames.get(key);
-    if (!found) return null;
-    this.frames.delete(key);
-    this.frames.set(key, found);
-    return {...found.picture, image: new VideoFrame(found.data, found.init)};
-  },
-
-  /** @param {string} front */
-  drop(front) {
-    for (const [key, {data}] of this.frames) if (key.startsWith(front)) { this.frames.delete(key); this.size -= data.byteLength; }
-  },
-};
 let films = 0;
 
 /** One camera of a run. */

@@ -1,7 +1,7 @@
 // @ts-check
 // Playing a recorded run: moments one after the other, as fast as they come.
 import {useEffect, useRef} from "../html.js";
-import {cycleOfTime, partAt, timeAt} from "./lanes.js";
+import {cycleOfTime, partAt, timeAt} from "./scale.js";
 import {loadMoment} from "./moments.js";
 import {drawn} from "./pictures.js";
 
@@ -9,7 +9,7 @@ export const SPEEDS = [.1, .25, .5, 1, 2, 5, 10, 60];
 
 /** Moves on while `playing`; a moment is shown before the next one is asked for.
  * @param {{run: string, playing: boolean, speed: number, cycle: number | null,
- *   whole: import("./lanes.js").Lanes | null, onMoment: (cycle: number) => void, onEnd: () => void}} options
+ *   whole: import("./scale.js").Lanes | null, onMoment: (cycle: number) => void, onEnd: () => void}} options
  */
 export function usePlayback({run, playing, speed, cycle, whole, onMoment, onEnd}) {
   const now = useRef({cycle, whole, onMoment, onEnd});

@@ -2,7 +2,7 @@
 // The two fields of a part of the run, in cycles.
 import {html} from "../html.js";
 
-/** @param {{range: import("./lanes.js").Span, onRange: (range: import("./lanes.js").Span) => void}} props */
+/** @param {{range: import("./scale.js").Span, onRange: (range: import("./scale.js").Span) => void}} props */
 export function RangeFields({range, onRange}) {
   const field = (/** @type {"from" | "to"} */ name) => html`<label>${name === "from" ? "From cycle" : "To cycle"}
     <input type="number" min="0" value=${range[name]} onChange=${(/** @type {any} */ event) => {

@@ -4,7 +4,9 @@ import {get, inOrder, why} from "../api.js";
 import {html, useCallback, useEffect, useMemo, useRef, useState} from "../html.js";
 import {clock, count} from "../words.js";
 import {ClipPanel} from "./clip.js";
-import {LaneChart, cycleAt, cycleNear, partAt, since, timeAt, zoomed} from "./lanes.js";
+import {LaneChart} from "./lanes.js";
+import {since} from "./painting.js";
+import {cycleAt, cycleNear, partAt, timeAt, zoomed} from "./scale.js";
 import {loadMoment, place} from "./moments.js";
 import {foresee} from "./pictures.js";
 import {SPEEDS, usePlayback} from "./play.js";
@@ -21,11 +23,11 @@ const PAGE = .1;
  *   run: an id of `api/v0/runs`. moment: the cycle that the page shows, or null for what is live.
  */
 export function Timeline({run, moment, onMoment}) {
-  const [lanes, setLanes] = useState(/** @type {import("./lanes.js").Lanes | null} */ (null));
-  const [whole, setWhole] = useState(/** @type {import("./lanes.js").Lanes | null} */ (null));
+  const [lanes, setLanes] = useState(/** @type {import("./scale.js").Lanes | null} */ (null));
+  const [whole, setWhole] = useState(/** @type {import("./scale.js").Lanes | null} */ (null));
   const [error, setError] = useState("");
-  const [view, setView] = useState(/** @type {import("./lanes.js").Span | null} */ (null));
-  const [range, setRange] = useState(/** @type {import("./lanes.js").Span | null} */ (null));
+  const [view, setView] = useState(/** @type {import("./scale.js").Span | null} */ (null));
+  const [range, setRange] = useState(/** @type {import("./scale.js").Span | null} */ (null));
   const [width, setWidth] = useState(0);
   const [drags, setDrags] = useState(false);  // whether somebody may drag soon: key frames are wanted then
   const [playing, setPlaying] = useState(false);
@@ -158,7 +160,7 @@ export function Timeline({run, moment, onMoment}) {
   };
 
   const marks = useMemo(() => {
-    /** @type {import("./lanes.js").Marks[]} */
+    /** @type {import("./scale.js").Marks[]} */
     const found = [];
     if (labels.length) found.push({kind: "labels", task: "", marks: labels.map(it => it.cycle)});
     if (whatIf) found.push({kind: "what-if", task: `#${whatIf.id}`, marks: whatIf.differs.map((/** @type {any} */ it) => it.cycle)});

@@ -10,8 +10,8 @@ const LOOK_MS = 700;
 const SHOWN = 200;
 const KEYS = ["prompt", "backend", "model", "max_new_tokens"];
 
-/** @param {{run: string, moment: any, cycle: number | null, range: import("./lanes.js").Span,
- *   onRange: (range: import("./lanes.js").Span) => void, onShow: (whatIf: any) => void,
+/** @param {{run: string, moment: any, cycle: number | null, range: import("./scale.js").Span,
+ *   onRange: (range: import("./scale.js").Span) => void, onShow: (whatIf: any) => void,
  *   onMoment: (cycle: number) => void, onClose: () => void}} props
  */
 export function WhatIfPanel({run, moment, cycle, range, onRange, onShow, onMoment, onClose}) {
