@@ -5,10 +5,14 @@ from itertools import count
 import av
 import numpy as np
 import pytest
+import structlog
 
 from flowrun.msgs.image import ImageRgb8Msg, VideoPackets
 from flowrun.runtime.live_video import LiveVideo
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.pictures.stored import StoredPicture
 from support import damaged
+from support.answer_tasks import ran
 from support.browser import nothing_went_wrong
 from support.films import draw
 from support.packets import plain_decoder
@@ -26,6 +30,10 @@ cnx:
   - {{src: cam, dst: screen, msg: ImageRgb8Msg}}
 """
 GAP = f"{SHOWN}?.dataset.gap == 'yes'"
+DAMAGED = (
+    "packets of this picture, or before it, are missing or damaged"
+    ": it shows what the run made of the others"
+)
 SAYS = "document.querySelector('.screen figcaption').textContent"
 FORMS = "window.forms.join(' ')"
 
@@ -58,6 +66,39 @@ def test_the_film_goes_on_at_the_key_frame_after_a_damaged_picture(new_stage, br
     browser.wait_for(f"{FORMS}.includes('packets gap packets gap packets')")
     assert set(browser.evaluate("window.forms")) <= {"packets", "gap"}
     nothing_went_wrong(browser)
+
+
+def test_looking_back_damaged_pictures_are_marked_and_their_count_is_in_the_log(viewed, tmp_path):
+    clip = draw(tmp_path / "whole.ts", frames=120, **{"x264-params": "keyint=40:scenecut=0"})
+    damaged.remux(clip, tmp_path / "film.ts", cut)
+    text = GRAPH.format(film=tmp_path / "film.ts").replace(", realtime: true, loop: true", "")
+    run = ran(text, tmp_path)
+    structlog.reset_defaults()
+    with Log(run) as log:
+        marked = [
+            message.cycle
+            for message in log.messages("/cam/image")
+            if StoredPicture.parse(message.payload).is_damaged
+        ]
+        cycles = [message.cycle for message in log.messages("/cam/image")]
+    assert 0 < marked[0] < marked[-1] < cycles[-1]
+    page = viewed(run)
+    caption = "document.querySelector('.screen figcaption')"
+    for cycle in (marked[0], marked[0] - 1, marked[-1], marked[-1] + 1):
+        page.evaluate(
+            f"import('./page/known.js').then(({{run}}) => {{ run.look({cycle}); }}).then(() => null)"
+        )
+        page.wait_for(
+            "(it => it.dataset.past == 'exact' && it.dataset.moment == it.dataset.cycle"
+            f" && it.dataset.cycle == {cycle})(document.querySelector('.screen'))"
+        )
+        [title] = page.evaluate(
+            f"[...{caption}.querySelectorAll('.form')].map(it => it.innerText + ': ' + it.title)"
+        ) or [None]
+        assert title == (f"damaged: {DAMAGED}" if cycle in marked else None)
+    page.click("document.getElementById('tab-lines')")
+    said = "document.querySelector('#panel').innerText"
+    page.wait_for(f"{said}.includes('packets missing or damaged')")
 
 
 @pytest.fixture
