@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from support.axe import violations
+from support.axe import is_accessible
 from support.browser import Browser
 from support.pipelines import (
     ECHO,
@@ -75,13 +75,9 @@ def enabled(browser, name):
     )
 
 
-def is_accessible(browser):
-    for dark in (False, True):
-        browser.size(1440, 900, dark=dark)
-        assert violations(browser) == []
+def is_usable(browser):
+    is_accessible(browser, fits=False, phone=True)
     browser.size(390, 844)
-    assert violations(browser) == []
-    assert browser.evaluate("document.documentElement.scrollWidth") <= 390
     right = (
         "[...document.querySelectorAll('tbody button')].map(it => it.getBoundingClientRect().right)"
     )
@@ -107,7 +103,7 @@ def test_pipelines_are_started_and_stopped(page):
         "no <i>camera</i>"
     )
     browser.wait_for(f"{SAID} == 'no <i>camera</i>'")
-    is_accessible(browser)
+    is_usable(browser)
     first = pipelines.find("cam <b>").state().pid
     click(browser, "cam <b>", "Restart")
     browser.wait_for(f"{SAID} == 'Pipeline cam <b> restarted'")
@@ -139,7 +135,7 @@ def test_each_phase_is_shown_in_every_window(page, browsers, tmp_path):
     click(other, "stuck", "Stop")  # its process does not listen: it is ended after 4 s
     shows(browser, "stuck", "stopping")
     assert (pill(browser, "stuck"), enabled(browser, "stuck")) == ("Stopping", [])
-    is_accessible(browser)
+    is_usable(browser)
     for window in (browser, other):
         shows(window, "stuck", "stopped")
 
@@ -151,7 +147,7 @@ def test_each_phase_is_shown_in_every_window(page, browsers, tmp_path):
     assert "ended with status 3" in text
     assert "starts again in 600 s" in text or "starts again in 59" in text
     assert enabled(browser, "again") == ["Start", "Stop"]
-    is_accessible(browser)
+    is_usable(browser)
     click(other, "again", "Stop")
     shows(browser, "again", "stopped")
     other.open("about:blank")
@@ -215,7 +211,7 @@ def test_a_server_that_is_killed_is_seen_at_once(tmp_path, browser):
             "document.querySelector('.state.gone').innerText.startsWith('Server gone')"
         )
         assert (pill(browser, "cam"), enabled(browser, "cam")) == ("was stopped", [])
-        is_accessible(browser)
+        is_usable(browser)
     finally:
         stage.close()
 
@@ -225,7 +221,7 @@ def test_an_empty_folder_says_so(tmp_path, browser):
     with serving(pipelines) as client:
         browser.open(str(client.base_url))
         browser.wait_for("document.body.innerText.includes('The folder holds no graph file yet.')")
-        is_accessible(browser)
+        is_usable(browser)
 
 
 def test_all_is_reached_by_keys(page):
@@ -262,7 +258,7 @@ def test_the_partitions_of_a_graph_are_shown(browser, tmp_path, monkeypatch):
         assert browser.evaluate(f"{ROW.format('two')}.querySelector('.failed').innerText") == (
             f"b/0: {why}"
         )
-        is_accessible(browser)
+        is_usable(browser)
         click(browser, "two", "Stop")
         shows(browser, "two", "stopped")
         assert browser.evaluate(parts) == []

@@ -7,7 +7,7 @@ import signal
 import httpx
 import pytest
 
-from support.axe import violations
+from support.axe import is_accessible
 from support.browser import Browser, nothing_went_wrong
 from support.paths import MEDIA
 from support.reverse_proxy import ReverseProxy
@@ -81,14 +81,6 @@ def runs(browser):
         " && document.querySelectorAll('#answers li').length > 0",
         timeout_s=240,
     )
-
-
-def is_accessible(browser):
-    for dark in (False, True):
-        browser.size(1440, 900, dark=dark)
-        assert violations(browser) == []
-        assert browser.evaluate("document.documentElement.scrollHeight") <= 900
-    browser.size(1440, 900)
 
 
 def note_texts(browser):

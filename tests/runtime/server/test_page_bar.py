@@ -5,7 +5,7 @@ import json
 import httpx
 import pytest
 
-from support.axe import violations
+from support.axe import is_right
 from support.browser import nothing_went_wrong
 from support.model_servers.llama import free_port
 from support.paths import MEDIA
@@ -61,17 +61,6 @@ def open_page(browser, stage):
     browser.wait_for(f"{STATE} == 'running' && !!{SHOWN}", timeout_s=240)
 
 
-def is_accessible(browser):
-    """In both schemes; what axe leaves in the browser's log is forgotten."""
-    nothing_went_wrong(browser)
-    for dark in (False, True):
-        browser.size(1440, 900, dark=dark)
-        assert violations(browser) == []
-        assert browser.evaluate("document.documentElement.scrollHeight") <= 900
-    browser.size(1440, 900)
-    browser.events.clear()
-
-
 def put(browser, element, value):
     """Give a field or a list a value, as a user does."""
     browser.evaluate(
@@ -92,7 +81,7 @@ def test_recorded_runs_are_chosen_and_the_live_one_again(start, browser, tmp_pat
     browser.wait_for(f"{STATE} == 'ended' && {TEXT}.startsWith('Recorded')")
     browser.wait_for("!!document.querySelector('.screen[data-past=exact]')")
     browser.wait_for("document.querySelector('.timeline')?.dataset.shown == '39'")
-    is_accessible(browser)
+    is_right(browser)
     put(browser, PICKER, "")
     browser.wait_for(f"{STATE} == 'running' && !!{SHOWN} && {PICKER}.value == ''")
     nothing_went_wrong(browser)
@@ -138,7 +127,7 @@ def test_the_menu_of_the_log_gives_it_and_says_how_to_open_it(start, browser, tm
     ):
         press(browser, "Log", ".top")
         browser.wait_for("document.querySelectorAll('[role=menuitem]').length == 5")
-        is_accessible(browser)
+        is_right(browser)
         press(browser, name, ".top")
         browser.wait_for(f"{SAID}.endsWith({json.dumps(command)})")
     press(browser, "Log", ".top")
@@ -200,7 +189,7 @@ def test_a_task_says_what_it_is_and_alerts_are_counted(start, browser):
         "(text => text.includes('Alert') && /contains\\s+scene/.test(text))"
         "(document.querySelector('aside.card[aria-label=alarm]').innerText)"
     )
-    is_accessible(browser)
+    is_right(browser)
 
 
 def test_a_camera_that_does_not_answer_degrades_the_run(start, browser):
@@ -209,7 +198,7 @@ def test_a_camera_that_does_not_answer_degrades_the_run(start, browser):
     browser.open(stage.url)
     browser.wait_for(f"{STATE} == 'degraded' && {TEXT} == 'Degradedcam1: refused'", timeout_s=240)
     browser.wait_for(f"!!{SHOWN}")  # the other one goes on
-    is_accessible(browser)
+    is_right(browser)
 
 
 def test_a_run_whose_sources_are_muted_says_so(start, browser):
@@ -218,7 +207,7 @@ def test_a_run_whose_sources_are_muted_says_so(start, browser):
     api = f"{stage.url}api/v0/pipeline"
     httpx.post(f"{api}/mute", json={"source": "cam0"}).raise_for_status()
     browser.wait_for(f"{STATE} == 'paused' && {TEXT} == 'Muted'")
-    is_accessible(browser)
+    is_right(browser)
     press(browser, "Resume", ".top")
     browser.wait_for(f"{STATE} == 'running'")
 
@@ -229,4 +218,4 @@ def test_a_run_without_a_log_has_no_timeline_and_says_so(start, browser):
     browser.wait_for("document.querySelector('.facts').innerText.includes('off')")
     browser.wait_for("document.querySelectorAll('#answers li').length > 1")
     assert browser.evaluate("document.querySelector('.timeline')") is None
-    is_accessible(browser)
+    is_right(browser)

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from support.axe import violations
+from support.axe import is_accessible
 from support.browser import Browser
 from support.on_terminal import OnTerminal
 from support.oriented import film
@@ -58,17 +58,6 @@ def runs(browser):
     browser.wait_for(f"{STATE} == 'running' && !!{SHOWN}", timeout_s=240)
 
 
-def is_accessible(browser):
-    for dark in (False, True):
-        browser.size(1440, 900, dark=dark)
-        assert violations(browser) == []
-        assert browser.evaluate("document.documentElement.scrollHeight") <= 900
-        browser.size(390, 844, dark=dark)
-        assert violations(browser) == []
-        assert browser.evaluate("document.documentElement.scrollWidth") <= 390
-    browser.size(1440, 900)
-
-
 def test_after_the_end_a_run_is_taken_away_and_run_again(new_run_on_terminal, windows, tmp_path):
     command, url = new_run_on_terminal("--cycles", 60)
     for window in windows:
@@ -82,7 +71,7 @@ def test_after_the_end_a_run_is_taken_away_and_run_again(new_run_on_terminal, wi
     assert "60 cycles in " in text
     [folder] = (tmp_path / "runs").glob("stage-*")
     assert f"Have it again: flowrun replay runs/{folder.name}" in text
-    is_accessible(one)
+    is_accessible(one, phone=True)
     one.save_downloads_to(tmp_path)
     one.click(f"{CARD}.querySelector('a.button')")
     assert one.downloaded(tmp_path, "*.mcap").read_bytes()[:8] == b"\x89MCAP0\r\n"
@@ -114,7 +103,7 @@ def test_an_error_that_ends_a_run_is_on_its_card(new_run_on_terminal, browser, t
     text = browser.evaluate(f"{CARD}.innerText")
     assert text.startswith("The run ended with an error\n\ntask 'player' failed in process, cycle ")
     assert "ValueError: no <i>memory</i>" in text
-    is_accessible(browser)
+    is_accessible(browser, phone=True)
     (tmp_path / "raise").unlink()
     press(browser, "Run again")
     runs(browser)

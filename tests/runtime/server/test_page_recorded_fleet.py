@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.axe import violations
+from support.axe import is_accessible
 from support.fleets import chain_of_clocks, two_processes
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -65,13 +65,7 @@ def test_a_recorded_fleet_is_seen_at_once_and_each_partition_at_the_same_moment(
     browser.click("document.querySelector('[aria-label=Links] .said-last button')")
     browser.wait_for(f"{SHOWN} == 'b1' && {CYCLE} == '3'")
     assert browser.of("Log.entryAdded") == []
-    for dark in (False, True):
-        browser.size(1440, 900, dark=dark)
-        assert violations(browser) == []
-    browser.size(390, 844)
-    assert violations(browser) == []
-    assert browser.evaluate("document.documentElement.scrollWidth") <= 390
-    browser.events.clear()  # axe tries styles that the page forbids
+    is_accessible(browser, fits=False, phone=True)
 
 
 def test_partitions_with_other_clocks_are_shown_at_the_same_moment(viewed, browser, tmp_path):

@@ -6,7 +6,7 @@ import signal
 import httpx
 import pytest
 
-from support.axe import violations
+from support.axe import is_right, violations
 from support.browser import nothing_went_wrong
 from support.paths import MEDIA
 from support.stages import SHOWN, STATE, TEXT, press
@@ -44,16 +44,6 @@ def stage(new_stage, graph, tmp_path):
     return new_stage(graph, "--plain", "--port", "0", "--log-dir", tmp_path / "runs")
 
 
-def is_accessible(browser, *, gone=None):
-    """In both schemes. axe tries styles that the page forbids, which is in the browser's log."""
-    nothing_went_wrong(browser, gone=gone)
-    for dark in (False, True):
-        browser.size(1440, 900, dark=dark)
-        assert violations(browser) == []
-    browser.size(1440, 900)
-    browser.events.clear()
-
-
 def streams_opened(browser):
     """What the page has opened since `browser.events` was cleared."""
     asked = [event["request"]["url"] for event in browser.of("Network.requestWillBeSent")]
@@ -64,13 +54,13 @@ def test_each_state_of_a_run_is_shown(stage, browser):
     browser.size(1440, 900)
     browser.open(stage.url)
     browser.wait_for(f"{STATE} == 'loading' && {TEXT} == 'Loading 60 %player: weights'")
-    is_accessible(browser)
+    is_right(browser, fits=False)
 
     stage.say("go")
     browser.wait_for(f"{STATE} == 'running' && document.querySelectorAll('#answers li').length")
     browser.wait_for(f"{SHOWN}?.dataset.form == 'packets'")
     assert browser.evaluate("document.documentElement.scrollHeight") <= 900
-    is_accessible(browser)
+    is_right(browser, fits=False)
     nothing_went_wrong(browser)
 
     stage.say("raise")
@@ -79,25 +69,25 @@ def test_each_state_of_a_run_is_shown(stage, browser):
     browser.wait_for(f"{errors}.includes('ValueError: no <i>memory</i>')")
     assert browser.evaluate("document.querySelectorAll('.errors i').length") == 0
     assert streams_opened(browser) == []  # an error of a task is not one of the connection
-    is_accessible(browser)
+    is_right(browser, fits=False)
     stage.unsay("raise")
 
     stage.say("hang")
     browser.wait_for(f"{STATE} == 'stuck' && /^Stuckplayer, for \\d+ s/.test({TEXT})")
-    is_accessible(browser)
+    is_right(browser, fits=False)
     stage.unsay("hang")
     browser.wait_for(f"{STATE} != 'stuck'")
 
     press(browser, "Pause", ".top")
     browser.wait_for(f"{STATE} == 'paused'")
-    is_accessible(browser)
+    is_right(browser, fits=False)
     press(browser, "Resume", ".top")
     browser.wait_for(f"{STATE} == 'degraded'")
     nothing_went_wrong(browser)
 
     stage.process.send_signal(signal.SIGKILL)
     browser.wait_for(f"{STATE} == 'gone' && !!document.getElementById('end')")
-    is_accessible(browser, gone=stage.url)
+    is_right(browser, gone=stage.url, fits=False)
 
 
 def test_a_stopped_run_says_why_it_ended(stage, browser):
@@ -109,7 +99,7 @@ def test_a_stopped_run_says_why_it_ended(stage, browser):
     why = browser.evaluate("document.querySelector('#end .why').textContent")
     assert why.startswith("Why: a client asked over HTTP")
     assert "flowrun replay" in browser.evaluate("document.getElementById('end').textContent")
-    is_accessible(browser, gone=stage.url)
+    is_right(browser, gone=stage.url, fits=False)
 
 
 def test_a_server_that_says_nothing_more_is_seen(stage, browser):
@@ -211,7 +201,7 @@ def test_at_a_moment_all_of_the_page_is_of_that_moment(stage, browser):
     browser.wait_for(f"{then}.includes('In force then') && {then}.includes('detect shapes')")
     assert not browser.evaluate(f"{then}.includes('later')")
     browser.wait_for("document.querySelectorAll('#answers li').length <= 1")
-    is_accessible(browser)
+    is_right(browser, fits=False)
     press(browser, "back to now", ".top")
     browser.wait_for("document.getElementById('prompt')?.value == 'later'")
     nothing_went_wrong(browser)
@@ -230,7 +220,7 @@ def test_a_recorded_run_is_shown_on_the_same_page(stage, new_stage, browser, tmp
     browser.wait_for(f"{STATE} == 'ended' && {TEXT}.startsWith('Recorded')")
     browser.wait_for("!!document.querySelector('.screen[data-past=exact]')")
     browser.wait_for("document.querySelectorAll('#answers li').length == 1")
-    is_accessible(browser)
+    is_right(browser, fits=False)
     nothing_went_wrong(browser)
 
 
