@@ -70,7 +70,7 @@ export class Decoding {
     this.config = config;
     this.skipping = false;
     if (config.format === "mjpeg") return;
-    const name = FORMATS[config.format] ?? config.format;
+    const {name} = this;
     if (!config.codec) { this.fail(`browsers decode no ${name}`); return; }
     if (typeof VideoDecoder === "undefined") { this.fail(`this browser cannot decode ${name} (no WebCodecs)`); return; }
     const description = config.description ? Uint8Array.from(atob(config.description), c => c.charCodeAt(0)) : undefined;
@@ -81,6 +81,9 @@ export class Decoding {
       ({supported}) => { if (!supported && this.wanted === wanted) this.fail(`this browser cannot decode ${name}`); },
       error => { if (this.wanted === wanted) this.fail(error.message); });
   }
+
+  /** What the packets are, for people. */
+  get name() { const form = this.config?.format ?? "it"; return FORMATS[form] ?? form; }
 
   /** Decode with a decoder that knows nothing yet. */
   begin() {
@@ -95,7 +98,7 @@ export class Decoding {
   /** The decoder has failed, as it may where packets are damaged. @param {unknown} error */
   refused(error) {
     const why = error instanceof Error ? error.message : String(error);
-    if (error instanceof DOMException && error.name === "NotSupportedError") return;  // `configure` says so
+    if (error instanceof DOMException && error.name === "NotSupportedError") { this.fail(`this browser cannot decode ${this.name}`); return; }
     this.failures += 1;
     this.failed = true;
     if (this.failures < MOST_FAILURES) this.pause(why); else this.fail(why);
