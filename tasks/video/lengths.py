@@ -25,9 +25,10 @@ def is_cut_off(stream: Any, end: int) -> bool:
 
 
 def _ends_at(stream: Any) -> Fraction | None:
-    """Where a stream says that it ends, in seconds of its clock."""
+    """Where a stream says that it ends at the earliest, in seconds of its clock: some containers count
+    from where it begins, some from 0."""
     if stream.duration:
-        return Fraction(((stream.start_time or 0) + stream.duration) * stream.time_base)
+        return Fraction((min(stream.start_time or 0, 0) + stream.duration) * stream.time_base)
     said = _DURATION.match(stream.metadata.get("DURATION", ""))
     if said is None:
         return None
