@@ -1,7 +1,7 @@
 """What has come of one sender: in order, for the cycles to take, or early, before what is to come first.
 
-It is bounded: what there is no room for is left where it is, in the sender's log. No lock: whoever has
-it keeps others away.
+Its size is bounded; what does not fit stays in the sender's log. It has no lock: `Receiver` holds one
+around each call.
 """
 
 from __future__ import annotations
