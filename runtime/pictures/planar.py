@@ -21,12 +21,15 @@ from flowrun.msgs.arrays import sampled, shown
 from flowrun.runtime.pictures.convert import (
     UPRIGHT,
     Planes,
+    Recipe,
     luma,
     orientation_of,
+    recipe,
     resized,
     rgb,
     shown_shape,
     swaps_axes,
+    to_rgb_at,
 )
 from flowrun.runtime.pictures.memory import new_array
 from flowrun.runtime.pictures.video import RgbConverter
@@ -120,6 +123,12 @@ class InPlace:
     def planes(self) -> list[NDArray[np.uint8]]:
         """Views of (rows, bytes of a row)."""
         return _views(self._decoded, self._layout)
+
+    @property
+    def lines(self) -> tuple[list[int], tuple[int, ...]]:
+        """Address of each plane, and bytes from row to row."""
+        planes = self._decoded.planes
+        return [it.buffer_ptr for it in planes], tuple([it.line_size for it in planes])
 
 
 class PlanarPicture:
@@ -234,9 +243,29 @@ class PlanarPicture:
         """`made`, before anybody asks for it."""
         with self._lock:
             if self._pixels is None:
-                self._pixels = shown(rgb(self._planes(), new_array(self.height, self.width, 3)))
+                self._pixels = shown(self._converted())
                 self._sample = sampled(self._pixels)
             return self._pixels
+
+    def _converted(self) -> NDArray[np.uint8]:
+        out = new_array(*self.layout.shape, 3)
+        addresses, strides = self._lines()
+        known = _recipe(self.layout, strides)
+        if known is None:
+            return rgb(self._planes(), out)
+        to_rgb_at(known, addresses, out)
+        return out
+
+    def _lines(self) -> tuple[list[int], tuple[int, ...]]:
+        """As `InPlace.lines`."""
+        if isinstance(self._data, InPlace):
+            return self._data.lines
+        addresses, strides, at = [], [], self.data.ctypes.data
+        for rows, length in self.layout.planes:
+            addresses.append(at)
+            strides.append(length)
+            at += rows * length
+        return addresses, tuple(strides)
 
     def forget(self) -> None:
         """Keep the pixels no longer: they are made once more where they are read again."""
@@ -322,6 +351,17 @@ def _views(decoded: Any, layout: Layout) -> list[NDArray[np.uint8]]:
         np.ndarray(needed, np.uint8, plane, strides=(plane.line_size, 1))
         for plane, needed in zip(decoded.planes, layout.planes, strict=True)
     ]
+
+
+@lru_cache(64)
+def _recipe(layout: Layout, strides: tuple[int, ...]) -> Recipe | None:
+    """What makes the pixels of pictures that lie so; None where that is not made once for all."""
+    memory = [
+        np.ndarray((rows, length), np.uint8, np.empty(rows * stride, np.uint8), strides=(stride, 1))
+        for (rows, length), stride in zip(layout.planes, strides, strict=True)
+    ]
+    of = layout
+    return recipe(Planes(of.format, of.height, of.width, of.space, of.span, memory, of.orientation))
 
 
 @lru_cache(64)

@@ -21,7 +21,16 @@ from flowrun.runtime.pictures.convert.orientation import (
     shown_shape,
     swaps_axes,
 )
-from flowrun.runtime.pictures.convert.pictures import CONVERSION, luma, planes420, resized, rgb
+from flowrun.runtime.pictures.convert.pictures import (
+    CONVERSION,
+    Recipe,
+    luma,
+    planes420,
+    recipe,
+    resized,
+    rgb,
+    to_rgb_at,
+)
 from flowrun.runtime.pictures.convert.planes import Planes
 
 __all__ = [
@@ -29,13 +38,16 @@ __all__ = [
     "UPRIGHT",
     "Noted",
     "Planes",
+    "Recipe",
     "luma",
     "matrix_of",
     "matrix_orientation",
     "orientation_of",
     "planes420",
+    "recipe",
     "resized",
     "rgb",
     "shown_shape",
     "swaps_axes",
+    "to_rgb_at",
 ]

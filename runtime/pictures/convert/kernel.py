@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.machinery
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from flowrun.runtime.pictures.convert import integers
 from flowrun.runtime.pictures.convert.colors import Colors, colors_of
 from flowrun.runtime.pictures.convert.integers import Samples
 
-__all__ = ["copy_pixels", "is_compiled", "scaled", "to_rgb"]
+__all__ = ["Recipe", "copy_pixels", "is_compiled", "recipe", "scaled", "to_rgb", "to_rgb_at"]
 
 _RGB, _SCALE, _COPY = "flowrun_rgb_1", "flowrun_scale_2", "flowrun_copy_1"
 """The number is that of the functions' arguments: a kernel built from other code is not used."""
@@ -54,6 +55,18 @@ class _Windows(ctypes.Structure):
     )
 
 
+class Recipe(NamedTuple):
+    """What the kernel is told of all pictures that lie alike.
+
+    samples: the bytes of a `_Three` of which only the addresses are another picture's.
+    begins: of each of the three, the number of its plane, and the byte of that at which it begins.
+    """
+
+    samples: bytes
+    begins: tuple[tuple[int, int], ...]
+    colors: Any
+
+
 class Kernel:
     """The functions of the library at `path`. `OSError` if it cannot be loaded, `AttributeError` if it
     is another version's."""
@@ -83,6 +96,14 @@ class Kernel:
         height, width = out.shape[:2]
         given = _Three(*map(_given, planes))
         _check(self._rgb(given, _colors(colors), out.ctypes.data, width, height))
+
+    def to_rgb_at(self, recipe: Recipe, planes: Sequence[int], out: NDArray[np.uint8]) -> None:
+        """As `to_rgb_at` of the module."""
+        height, width = out.shape[:2]
+        given = _Three.from_buffer_copy(recipe.samples)
+        for values, (plane, at) in zip(given, recipe.begins, strict=True):
+            values.data = planes[plane] + at
+        _check(self._rgb(given, recipe.colors, out.ctypes.data, width, height))
 
     def scaled(self, plane: Samples, rows: Windows, columns: Windows) -> NDArray[np.uint16]:
         """As `integers.scaled`."""
@@ -184,6 +205,28 @@ def to_rgb(
 ) -> None:
     """As `integers.to_rgb`; by the kernel, other threads run meanwhile."""
     _arithmetic().to_rgb(planes, colors, out)
+
+
+def recipe(
+    samples: tuple[Samples, Samples, Samples], planes: Sequence[NDArray[np.uint8]], colors: Colors
+) -> Recipe | None:
+    """What `to_rgb_at` needs for pictures that lie as this one does; None without the kernel.
+
+    planes: the arrays of which the samples are views.
+    """
+    if not is_compiled():
+        return None
+    begins = []
+    for values in (it.values for it in samples):
+        plane = next(n for n, it in enumerate(planes) if np.may_share_memory(it, values))
+        begins.append((plane, values.ctypes.data - planes[plane].ctypes.data))
+    return Recipe(bytes(_Three(*map(_given, samples))), tuple(begins), _colors(colors))
+
+
+def to_rgb_at(recipe: Recipe, planes: Sequence[int], out: NDArray[np.uint8]) -> None:
+    """`to_rgb` of a picture whose planes begin at these addresses: nothing is made for each picture
+    that is the same for all of a source."""
+    _arithmetic().to_rgb_at(recipe, planes, out)
 
 
 def scaled(plane: Samples, rows: Windows, columns: Windows) -> NDArray[np.uint16]:

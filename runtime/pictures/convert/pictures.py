@@ -15,10 +15,21 @@ from numpy.typing import NDArray
 from flowrun.msgs.scaling import windows
 from flowrun.runtime.pictures.convert import kernel
 from flowrun.runtime.pictures.convert.integers import Samples
+from flowrun.runtime.pictures.convert.kernel import Recipe, to_rgb_at
 from flowrun.runtime.pictures.convert.orientation import UPRIGHT, swaps_axes, turned
 from flowrun.runtime.pictures.convert.planes import Planes
 
-__all__ = ["CONVERSION", "Planes420", "luma", "planes420", "resized", "rgb"]
+__all__ = [
+    "CONVERSION",
+    "Planes420",
+    "Recipe",
+    "luma",
+    "planes420",
+    "recipe",
+    "resized",
+    "rgb",
+    "to_rgb_at",
+]
 
 CONVERSION = 1
 """This conversion, as a stored picture's map says; 0 is swscale's, which older logs have."""
@@ -51,6 +62,17 @@ def rgb(picture: Decoded, out: NDArray[np.uint8] | None = None) -> NDArray[np.ui
     """
     planes = _planes(picture)
     return _shown(_lying(planes, planes.height, planes.width, planes.samples, out), planes, out)
+
+
+def recipe(planes: Planes) -> Recipe | None:
+    """What makes the pixels of all pictures whose planes lie as these do, by `to_rgb_at`; None where
+    only `rgb` does.
+
+    Raises `ValueError` as `rgb`.
+    """
+    if planes.orientation != UPRIGHT:
+        return None
+    return kernel.recipe(planes.samples, planes.data, planes.colors)
 
 
 def _lying(

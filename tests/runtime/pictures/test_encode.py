@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from flowrun.msgs import ImageRgb8Msg
-from flowrun.runtime.pictures import encode, planar
+from flowrun.runtime.pictures import encode
 from flowrun.runtime.pictures.bitstream import closes, holds_parameters
 from flowrun.runtime.pictures.encode import StreamEncoder, jpeg, jpeg_of, yuv_frame
 from flowrun.runtime.pictures.planar import Layout, PlanarPicture, kept
@@ -76,7 +76,7 @@ def one_colour(
 
 def test_a_jpeg_of_a_videos_own_colours_needs_no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("simplejpeg")
-    monkeypatch.setattr(planar, "rgb", None)
+    monkeypatch.setattr(PlanarPicture, "_converted", None)
     image = ImageRgb8Msg()
     frame: Any = av.VideoFrame(16, 16, "yuvj420p")
     image.show(kept(frame))  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from flowrun.runtime import Log
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.pictures import planar, stored
-from flowrun.runtime.pictures.convert import Planes, resized
+from flowrun.runtime.pictures.convert import resized
 from flowrun.runtime.pictures.planar import (
     Demand,
     InPlace,
@@ -128,10 +128,10 @@ def test_a_decoder_waits_for_who_reads_a_picture_in_its_memory() -> None:
 
     class Slow(InPlace):
         @property
-        def planes(self) -> list[np.ndarray]:
+        def lines(self) -> Any:
             began.set()
             assert go_on.wait(30)
-            return super().planes
+            return super().lines
 
     picture = PlanarPicture(layout, Slow(frame, layout, stays=False))
     with ThreadPoolExecutor(2) as pool:
@@ -216,13 +216,13 @@ def test_pixels_are_expected_where_those_before_were_read() -> None:
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is converted, by the format of each."""
     found: list[str] = []
-    rgb = planar.rgb
+    converted = PlanarPicture._converted
 
-    def counting(planes: Planes, out: Any) -> Any:
-        found.append(planes.format)
-        return rgb(planes, out)
+    def counting(picture: PlanarPicture) -> Any:
+        found.append(picture.layout.format)
+        return converted(picture)
 
-    monkeypatch.setattr(planar, "rgb", counting)
+    monkeypatch.setattr(PlanarPicture, "_converted", counting)
     return found
 
 
