@@ -83,8 +83,10 @@ class Numbering:
         self._rate = self._base = Fraction(0)
         self._period_ns = 0
         self._next_id = 0
+        self._pts: int | None = None
+        """Of the last frame; None where it had none."""
         self._at = Fraction(0)
-        """The time stamp of the last frame."""
+        """What stands for it then, in seconds."""
         self._ready: _Ready | None = None
         self._last_ns = 0
         """The time of the last frame of a live source."""
@@ -124,25 +126,25 @@ class Numbering:
         """
         if again:
             self._times.begin_again()
-        self.has_first, self._at = False, self.start - self.period
+        self.has_first, self._at, self._pts = False, self.start - self.period, None
 
     def framed(self, picture: Picture) -> partial[Frame] | None:
         """What makes the frame of what is kept of the next picture; None where it is left out."""
         if self._is_live:
             time_ns = self._last_ns = max(self._last_ns, self._live_ns(picture.pts))
         else:
-            stamp = self._stamp(picture.pts)
-            self._at = self._at + self.period * (1 + picture.passed) if stamp is None else stamp
-            if self._start_s and self._at - self.start < self._start_s:
+            if picture.pts is None:
+                self._at = self._stamp_of_last() + self.period * (1 + picture.passed)
+            self._pts = picture.pts
+            if self._start_s and self._stamp_of_last() - self.start < self._start_s:
                 return None
-            since_start = self._times.at(stamp, passed=picture.passed)
-            time_ns = 1_000_000_000 * since_start.numerator // since_start.denominator
+            time_ns = self._times.at_ns(picture.pts, self._base, passed=picture.passed)
         self.has_first = True
         frame_id = self._next_id + picture.passed
         self._next_id = frame_id + 1
         if self._thinning is not None:
-            # Of a live source for this alone: fractions are slow, and the cycle waits for the picture.
-            at_s = self._live_at(picture, time_ns) if self._is_live else since_start
+            # For this alone: fractions are slow.
+            at_s = self._live_at(picture, time_ns) if self._is_live else self._times.last
             if not self._thinning.keeps(at_s):
                 self._leave_out(1, "max_fps")
                 return None
@@ -182,6 +184,9 @@ class Numbering:
             raise failed
         if not has_ended:  # PyAV's iterators raise StopIteration into who asks once more
             yield from packets
+
+    def _stamp_of_last(self) -> Fraction:
+        return self._at if self._pts is None else self._pts * self._base
 
     def _stamp(self, pts: int | None) -> Fraction | None:
         """A time stamp in seconds."""

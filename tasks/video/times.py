@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import NamedTuple
 
 __all__ = ["Timeline"]
 
@@ -18,6 +19,20 @@ _JUMP = 10
 """Seconds after which a gap is a jump of a clock that may jump, as of a broadcast."""
 _LONGEST = 24 * 3600
 """Seconds after which it is one of any clock."""
+
+
+class _Line(NamedTuple):
+    """The times of pictures that come one after the other, by the ticks of their clock: in nanoseconds
+    `(ticks * slope + shift) // divisor`.
+
+    tick: seconds. most: ticks between two pictures that are no jump.
+    """
+
+    tick: Fraction
+    most: int
+    slope: int
+    shift: int
+    divisor: int
 
 
 class Timeline:
@@ -37,6 +52,9 @@ class Timeline:
         self._behind = 0
         """Pictures in a row whose time stamps are before the latest."""
         self._begins = True
+        self._line: _Line | None = None
+        self._ticks = 0
+        """Of the last picture, where there is a line: `_last` is an earlier one's."""
 
     def begin(
         self,
@@ -53,6 +71,7 @@ class Timeline:
         may_jump: whether the container's format allows its clock to.
         reordered: how many pictures come before others that are shown before them, as far as is known.
         """
+        self._leave_line()
         self._most_behind = min(_MOST_REORDERED, reordered + _DISORDERED)
         self._start, self._has_period = start, bool(period)
         self._longest = _JUMP if may_jump else _LONGEST
@@ -70,6 +89,7 @@ class Timeline:
         stamp: its time stamp in seconds; None if it has none.
         passed: how many pictures were left out before it.
         """
+        self._leave_line()
         last = self._last
         if last is None:
             time = Fraction(0)
@@ -96,3 +116,46 @@ class Timeline:
         self._begins = False
         self._last = time
         return time
+
+    def at_ns(self, ticks: int | None, tick: Fraction, *, passed: int = 0) -> int:
+        """`at` in nanoseconds, cut off.
+
+        ticks: the time stamp in `tick` seconds, the same object for all pictures of a container.
+        """
+        # Fractions take longer than all else that is done to number a frame.
+        line = self._line
+        if (
+            line is not None
+            and ticks is not None
+            and line.tick is tick
+            and not self._begins
+            and 0 <= ticks - self._ticks <= line.most
+        ):
+            self._ticks, self._behind = ticks, 0
+            return (ticks * line.slope + line.shift) // line.divisor
+        time = self.at(None if ticks is None else ticks * tick, passed=passed)
+        is_plain = ticks is not None and self._has_period and tick.numerator > 0
+        if ticks is not None and is_plain and time == ticks * tick + self._offset:
+            self._line, self._ticks = self._new_line(tick), ticks
+        return 1_000_000_000 * time.numerator // time.denominator
+
+    @property
+    def last(self) -> Fraction:
+        """What `at`, or `at_ns`, gave last, in seconds."""
+        self._leave_line()
+        return Fraction(0) if self._last is None else self._last
+
+    def _new_line(self, tick: Fraction) -> _Line:
+        offset = self._offset
+        return _Line(
+            tick,
+            int(self._longest / tick),
+            1_000_000_000 * tick.numerator * offset.denominator,
+            1_000_000_000 * offset.numerator * tick.denominator,
+            tick.denominator * offset.denominator,
+        )
+
+    def _leave_line(self) -> None:
+        if self._line is not None:
+            self._last = self._ticks * self._line.tick + self._offset
+            self._line = None

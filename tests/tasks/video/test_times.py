@@ -102,3 +102,31 @@ def test_no_time_stamps_make_times_go_back_or_jump(
     longest = 10 if may_jump else 24 * HOUR
     assert all(b - a <= longest for a, b in itertools.pairwise(found))
     assert found[:1] in ([], [0])
+
+
+STEPS = st.sampled_from([0, 1, 2, 3003, -1, -6006, 90_000, 900_000, 900_001, -(2**33), 10**12])
+
+
+@pytest.mark.parametrize("may_jump", [False, True])
+@given(
+    st.lists(st.tuples(STEPS, st.sampled_from([0, 0, 0, 2]), st.integers(0, 19)), max_size=60),
+    st.sampled_from([Fraction(1, 90_000), Fraction(1001, 30_000), Fraction(7)]),
+    st.sampled_from([0, Fraction(1, 30)]),
+)
+def test_times_in_nanoseconds_are_the_same_ones(
+    may_jump: bool, steps: list[tuple[int, int, int]], tick: Fraction, period: Fraction
+) -> None:
+    quick, exact = (begun(period, may_jump=may_jump, start=3, reordered=1) for _ in range(2))
+    ticks = 700
+    for step, passed, kind in steps:
+        ticks += step
+        stamp = None if kind == 0 else ticks
+        for timeline in (quick, exact):
+            if kind == 1:
+                timeline.begin_again()
+            if kind == 2:
+                timeline.begin(start=Fraction(1, 7), period=period, may_jump=may_jump)
+        time = exact.at(None if stamp is None else stamp * tick, passed=passed)
+        assert quick.at_ns(stamp, tick, passed=passed) == 10**9 * time.numerator // time.denominator
+        if kind == 3:
+            assert quick.last == exact.last == time
