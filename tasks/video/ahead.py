@@ -60,8 +60,14 @@ class Cores:
             self._left_out -= 1
             return 1
         with self._lock:
-            sources = len(self._sources)
-        return max(1, min(_MOST_THREADS, self._count // sources))
+            cores = self._count // max(1, len(self._sources))
+        # One more than cores, as FFmpeg has it too: one of them waits for another's picture.
+        return 1 if cores < 2 else min(_MOST_THREADS, cores + 1)
+
+    def leave(self) -> None:
+        """The source has ended: the others share the cores."""
+        with self._lock:
+            self._sources.discard(self)
 
     def report(self, *, is_damaged: bool) -> None:
         """Hear how decoding a section on several threads went."""

@@ -157,6 +157,10 @@ class SourceDecoder:
         self._preparing.restart()
         self._incoming.restart()
 
+    def close(self) -> None:
+        """Nothing more is decoded: other sources get this one's share of the cores."""
+        self._preparing.close()
+
     def _decode_next(self, emit: Emit) -> None:
         """Decode the packet that has waited longest."""
         waiting = self._now = self._waiting.popleft()

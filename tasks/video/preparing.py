@@ -81,3 +81,9 @@ class Preparing:
     def restart(self) -> None:
         """No packet that comes follows those before."""
         self._open.clear()
+
+    def close(self) -> None:
+        """The source has ended."""
+        self._open.clear()
+        if self._cores is not None:
+            self._cores.leave()

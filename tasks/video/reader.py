@@ -258,6 +258,8 @@ class Reader:
             self.frames.end()
             self._opened.set()
             self._keeping.stop()
+            if self._is_open:
+                self._decoder.close()
             if self._container is not None:
                 self._container.close()
         self._wake()

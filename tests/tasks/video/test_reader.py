@@ -152,6 +152,9 @@ class Decoder:
     def drain(self, emit: Any) -> None:
         self.feed(self.last, emit)
 
+    def close(self) -> None:
+        pass
+
     def restart(self) -> None:
         self.restarted += 1
 
