@@ -5,6 +5,7 @@ H.264 and H.265 packets are NAL units with start codes (Annex B), AV1 packets ar
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,17 +15,21 @@ from flowrun.msgs.fields import Buffer
 __all__ = [
     "WHOLE",
     "Display",
+    "Units",
     "appearance",
     "begins",
     "closes",
     "display_of",
     "exif_orientation",
     "holds_parameters",
+    "units_of",
     "with_parameters",
     "with_start_codes",
 ]
 
 _START_CODE = b"\x00\x00\x01"
+_STARTS = re.compile(_START_CODE)
+"""Finds them twice as fast as `bytes.find`."""
 _PARAMETERS = {"h264": 7, "h265": 33, "av1": 1}
 """Type of the unit that says what all pictures have in common."""
 _EXIF = {"mjpeg": b"Exif\0\0", "png": b"eXIf"}
@@ -96,21 +101,50 @@ def _uint16(data: bytes, at: int) -> int:
     return int.from_bytes([data[at], data[at + 1]])
 
 
+class Units(NamedTuple):
+    """The NAL units or OBUs of a packet; none of other forms.
+
+    kinds: their types. begins: where the first byte of each NAL unit is.
+    """
+
+    kinds: tuple[int, ...]
+    begins: tuple[int, ...] = ()
+
+
+_NO_UNITS = Units(())
+
+
+def units_of(form: str, data: bytes) -> Units:
+    """All of a packet's, found in one pass."""
+    if form == "av1":
+        return Units(tuple(_obus(data)))
+    if form not in _SLICES:
+        return _NO_UNITS
+    end = len(data)
+    found = tuple([at for it in _STARTS.finditer(data) if (at := it.end()) < end])
+    return Units(tuple([_kind(form, data[at]) for at in found]), found)
+
+
 def begins(form: str, data: Buffer) -> bool:
     """Whether a decoder that has seen nothing yet can begin with this key frame."""
-    return form not in _BEGINS or any(kind in _BEGINS[form] for kind in _units(form, bytes(data)))
+    if form not in _BEGINS:
+        return True
+    return any(kind in _BEGINS[form] for kind in units_of(form, bytes(data)).kinds)
 
 
-def closes(form: str, data: Buffer) -> bool:
+def closes(form: str, data: Buffer, units: Units | None = None) -> bool:
     """Whether this key frame closes what is before it: no picture before needs it, nor does any
-    after it need one before. False where that is not known."""
+    after it need one before. False where that is not known.
+
+    units: the packet's, where they are known.
+    """
     if form in WHOLE:
         return True
     content = bytes(data[:16]) if form in ("vp8", "vp9") else bytes(data)
     if form in _CLOSES:
-        return any(kind in _CLOSES[form] for kind in _units(form, content))
+        return any(kind in _CLOSES[form] for kind in (units or units_of(form, content)).kinds)
     if form == "av1":
-        return _PARAMETERS["av1"] in _units(form, content)
+        return holds_parameters(form, content, units)
     if form == "vp8":
         return content[3:6] == _VP8_KEY and not content[0] & 1
     return form == "vp9" and bool(content) and _is_vp9_key(content[0])
@@ -122,9 +156,14 @@ def _is_vp9_key(head: int) -> bool:
     return head >> 6 == 2 and head >> 4 & 3 != 3 and not head & 0x0C
 
 
-def holds_parameters(form: str, data: Buffer) -> bool:
-    """Whether the packet says what all pictures have in common, where packets of that form do."""
-    return form in _PARAMETERS and _PARAMETERS[form] in _units(form, bytes(data))
+def holds_parameters(form: str, data: Buffer, units: Units | None = None) -> bool:
+    """Whether the packet says what all pictures have in common, where packets of that form do.
+
+    units: as for `closes`.
+    """
+    if form not in _PARAMETERS:
+        return False
+    return _PARAMETERS[form] in (units or units_of(form, bytes(data))).kinds
 
 
 def appearance(form: str, data: Buffer) -> bytes:
@@ -168,7 +207,7 @@ def with_parameters(form: str, data: Buffer, extradata: bytes) -> Buffer:
     if not front:
         return data
     content = bytes(data)
-    return content if _PARAMETERS[form] in _units(form, content) else front + content
+    return content if holds_parameters(form, content) else front + content
 
 
 def exif_orientation(form: str, data: Buffer) -> int:
@@ -205,11 +244,16 @@ class Display(NamedTuple):
     lasts: bool
 
 
-def display_of(form: str, data: Buffer) -> Display | None:
-    """What the packet says before its picture; None where it says nothing."""
+def display_of(form: str, data: Buffer, units: Units | None = None) -> Display | None:
+    """What the packet says before its picture; None where it says nothing.
+
+    units: as for `closes`.
+    """
     if form not in _SEI:
         return None
     kind, head = _SEI[form]
+    if units is not None and kind not in units.kinds:
+        return None
     content = bytes(data)
     at = content.find(_START_CODE) + len(_START_CODE)
     while len(_START_CODE) <= at < len(content):
@@ -261,17 +305,6 @@ def _display(form: str, payload: bytes) -> Display | None:
     flag = bool(bits >> 4 & 1)
     orientation = _DISPLAYS[turns, bool(across) != bool(down)]
     return Display(orientation, lasts=flag if form == "h265" else not flag)
-
-
-def _units(form: str, data: bytes) -> Iterator[int]:
-    """The types of the units."""
-    if form == "av1":
-        yield from _obus(data)
-        return
-    at = data.find(_START_CODE)
-    while 0 <= at < len(data) - 3:
-        yield _kind(form, data[at + 3])
-        at = data.find(_START_CODE, at + 3)
 
 
 def _kind(form: str, head: int) -> int:

@@ -5,19 +5,16 @@ Where a picture that others need is missing, a decoder makes one up, and says no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from flowrun.msgs.fields import Buffer
+from flowrun.runtime.pictures.bitstream import Units, units_of
 
 __all__ = ["FrameNumbers"]
 
-_START_CODE = b"\x00\x00\x01"
 _SLICES = (1, 5)
 _IDR, _PARAMETERS = 5, 7
 _WITH_CHROMA = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 """Profiles whose parameters say more of colours."""
-_HEAD = 64
-"""Bytes of a slice that hold its number, at the most."""
+_HEAD, _MOST = 64, 1024
+"""Bytes of a slice that hold its number, at the most; and of parameters."""
 
 
 class FrameNumbers:
@@ -34,17 +31,20 @@ class FrameNumbers:
         """The number of the last picture that others may need."""
         self.follows(extradata)
 
-    def follows(self, data: Buffer) -> bool:
+    def follows(self, data: bytes, units: Units | None = None) -> bool:
         """Whether no picture is missing before this packet, as far as can be known; the next packet is
-        compared with this one."""
+        compared with this one.
+
+        units: the packet's, where they are known.
+        """
         known = True
+        units = units or units_of("h264", data)
         try:
-            for head, unit in _units(bytes(data)):
-                kind = head & 0x1F
+            for kind, at in zip(units.kinds, units.begins, strict=True):
                 if kind == _PARAMETERS:
-                    self._read_parameters(_Bits(unit))
+                    self._read_parameters(_Bits(data[at + 1 : at + 1 + _MOST]))
                 elif kind in _SLICES:
-                    known &= self._read_slice(_Bits(unit[:_HEAD]), head)
+                    known &= self._read_slice(_Bits(data[at + 1 : at + 1 + _HEAD]), data[at])
         except IndexError:  # it ends too early
             return False
         return known
@@ -52,8 +52,7 @@ class FrameNumbers:
     def _read_slice(self, bits: _Bits, head: int) -> bool:
         if self._bits is None:
             return False
-        for _ in range(3):  # where it begins, its kind, the parameters it uses
-            bits.number()
+        bits.skip_numbers(3)  # where it begins, its kind, the parameters it uses
         if self._has_planes:
             bits.read(2)
         number = bits.read(self._bits)
@@ -107,6 +106,14 @@ class _Bits:
         zeros = self._count - self._rest.bit_length()
         return self.read(2 * zeros + 1) - 1
 
+    def skip_numbers(self, count: int) -> None:
+        for _ in range(count):
+            zeros = self._count - self._rest.bit_length()
+            self._count -= 2 * zeros + 1
+            if self._count < 0:
+                raise IndexError
+            self._rest &= (1 << self._count) - 1
+
     def skip_scales(self, count: int) -> None:
         last = following = 8
         for _ in range(count):
@@ -115,11 +122,3 @@ class _Bits:
                 change = (coded + 1) // 2 if coded & 1 else -(coded // 2)
                 following = (last + change) % 256
             last = following or last
-
-
-def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The first byte of each unit, and what follows it, cut to what is read of it."""
-    at = data.find(_START_CODE)
-    while 0 <= at < len(data) - 3:
-        yield data[at + 3], data[at + 4 : at + 4 + 1024]
-        at = data.find(_START_CODE, at + 3)

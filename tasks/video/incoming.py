@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.pictures.bitstream import (
+    Units,
     closes,
     display_of,
     holds_parameters,
+    units_of,
     with_start_codes,
 )
 from flowrun.runtime.pictures.frame_numbers import FrameNumbers
@@ -117,29 +119,30 @@ class Incoming:
         number = self._number_of(data)
         begins, follows = False, False
         if data:
-            self._note_display(data, is_key=is_key)
-            has_parameters = holds_parameters(self.form, data)
+            units = units_of(self.form, data)
+            self._note_display(data, units, is_key=is_key)
+            has_parameters = holds_parameters(self.form, data, units)
             begins = (
                 is_key
                 and not is_damaged
                 and (has_parameters or not self._in_packets)
-                and closes(self.form, data)
+                and closes(self.form, data, units)
             )
             self._in_packets |= has_parameters
             follows = not is_damaged and (
-                self._frame_numbers is None or self._frame_numbers.follows(data)
+                self._frame_numbers is None or self._frame_numbers.follows(data, units)
             )
         return Waiting(
             number, packet, fed, data, is_key, is_damaged, follows, begins, self._display
         )
 
-    def _note_display(self, data: bytes, *, is_key: bool) -> None:
+    def _note_display(self, data: bytes, units: Units, *, is_key: bool) -> None:
         """Know which way up the pictures of a section are shown that begins here."""
-        display = display_of(self.form, data)
+        display = display_of(self.form, data, units)
         if display is not None:
             if display.lasts:
                 self._display = display.orientation
-        elif is_key and self._display is not None and closes(self.form, data):
+        elif is_key and self._display is not None and closes(self.form, data, units):
             self._display = None
 
     def glanced_at(self, packet: Any) -> Waiting:
