@@ -176,6 +176,14 @@ class FakeNetwork:
         heapq.heappush(self._events, _Event(self.now_ns + delay_ns, self._count, act))
 
 
+@dataclass(slots=True)
+class _Watch:
+    key: str
+    on_change: Callable[[bool], None]
+    is_alive: bool = False
+    """As it was said last."""
+
+
 class FakeTransport:
     """One end of a `FakeNetwork`; see `Transport`."""
 
@@ -186,7 +194,7 @@ class FakeTransport:
         self._subscribed: dict[str, list[Callable[[Sample], None]]] = {}
         self.serving: dict[str, Callable[[Query], None]] = {}
         self.alive: set[str] = set()
-        self._watched: dict[str, tuple[Callable[[bool], None], bool]] = {}
+        self._watched: list[_Watch] = []
 
     def subscribers(self, key: str) -> list[Callable[[Sample], None]]:
         return self._subscribed.get(key, [])
@@ -219,15 +227,14 @@ class FakeTransport:
         self._network.tell_all()
 
     def watch_alive(self, key: str, on_change: Callable[[bool], None]) -> None:
-        self._watched[key] = on_change, False
+        self._watched.append(_Watch(key, on_change))
         self.tell_alive()
 
     def tell_alive(self) -> None:
-        for key, (on_change, was) in list(self._watched.items()):
-            now = self._network.is_alive(key, self)
-            if now != was:
-                self._watched[key] = on_change, now
-                on_change(now)
+        for watch in list(self._watched):
+            was, watch.is_alive = watch.is_alive, self._network.is_alive(watch.key, self)
+            if was != watch.is_alive:
+                watch.on_change(watch.is_alive)
 
     def close(self, *, timeout_s: float = 0.0) -> None:
         del timeout_s
