@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowrun.runtime.errors import FlowrunError
+from flowrun.runtime.fleet.local import ending_order
 from flowrun.runtime.fleet.record import fleet_runs
 from flowrun.runtime.fleet.replay import FleetReplay
 from flowrun.runtime.fleet.simulation.sequences import Link, first_wrong
@@ -66,8 +67,14 @@ def verdict(
 
 
 def links_of(plans: Mapping[PartId, Plan], failed: Collection[PartId] = ()) -> list[Link]:
-    """The links of a fleet; replicas that share what one sends have one together."""
+    """The links of a fleet; replicas that share what one sends have one together.
+
+    On a cycle over partitions one ends before another that sends to it: what came last of that one is
+    in the sender's log alone.
+    """
     found: dict[tuple[PartId, str], Link] = {}
+    order = ending_order(next(iter(plans.values())).graph.spec)
+    ends_at = {part: at for at, group in enumerate(order) for part in group}
     for part, plan in plans.items():
         partition = next(it for it in plan.graph.spec.partitions if it.id == part.partition)
         is_shared = not partition.instances and partition.replicas > 1
@@ -75,6 +82,7 @@ def links_of(plans: Mapping[PartId, Plan], failed: Collection[PartId] = ()) -> l
             key = boundary.peer, part.partition if is_shared else str(part)
             before = found.get(key)
             receivers = [*(before.receivers if before else ()), part]
-            is_whole = not {boundary.peer, *receivers} & set(failed)
+            is_whole = ends_at[boundary.peer] < ends_at[part]
+            is_whole = is_whole and not {boundary.peer, *receivers} & set(failed)
             found[key] = Link(boundary, partition, receivers, is_whole)
     return list(found.values())

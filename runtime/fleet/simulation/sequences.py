@@ -131,7 +131,8 @@ def _within(
 
 def _wrongly_shown(link: Link, delivery: Delivery, cycles: Sequence[Sent]) -> str | None:
     """Of each stream the newest message is shown: with `deliver: every` that of the one cycle. One that
-    is too old may be left out."""
+    is too old may be left out. Cycles come together only if nothing that they bring is to be delivered
+    otherwise than as the latest."""
     shown = 0
     for number, stream in enumerate(link.boundary.streams):
         newest = max((it.cycle for it in cycles if number in it.streams), default=-1)
@@ -141,8 +142,9 @@ def _wrongly_shown(link: Link, delivery: Delivery, cycles: Sequence[Sent]) -> st
         if taken != newest and not (taken < 0 and may_lack):
             says = "nothing" if taken < 0 else f"cycle {taken}"
             return f"{stream.topic}: {says} is shown, where cycle {newest} is the newest that came"
-    deliver = {it.link.deliver for it in link.boundary.streams}
-    if len(cycles) > 1 and deliver != {"latest"}:
+    brought = frozenset[int]().union(*(it.streams for it in cycles))
+    deliver = {link.boundary.streams[it].link.deliver for it in brought} - {"latest"}
+    if len(cycles) > 1 and deliver:
         return f"{cycles[0]} to {cycles[-1].cycle} came in one cycle, with deliver: {min(deliver)}"
     came = sum(len(it.streams) for it in cycles)
     if delivery.origin.fields["skipped"] != came - shown:

@@ -94,6 +94,30 @@ cnx:
   - {src: few, dst: last, msg: IntMsg, link: {deliver: lockstep}}
 """
 """What follows goes to another replica in a cycle that has nothing for it."""
+THERE_AND_BACK = """\
+partitions: {dock: {instances: {one: {}, two: {n.rate_hz: 33}}, recover: replay}, brain: {}}
+tasks:
+  - {id: n, type: Counter, config: {limit: 60, rate_hz: 20}, partition: dock}
+  - {id: think, type: Square, partition: brain}
+  - {id: act, type: Print, partition: dock}
+cnx:
+  - {src: n, dst: think, msg: IntMsg}
+  - {src: think, dst: act, msg: IntMsg}
+"""
+"""None ends before the other: what the brain sends last stays in its log."""
+NOW_AND_THEN = """\
+partitions: {a: {}, b: {}}
+tasks:
+  - {id: n, type: Counter, config: {limit: 150, rate_hz: 50}, partition: a}
+  - {id: some, type: Square, rate_hz: 5, partition: a}
+  - {id: newest, type: Square, partition: b}
+  - {id: all, type: Square, partition: b}
+cnx:
+  - {src: n, dst: some, msg: IntMsg}
+  - {src: n, dst: newest, msg: IntMsg, link: {deliver: latest}}
+  - {src: some, dst: all, msg: IntMsg, link: {deliver: every}}
+"""
+"""Most cycles bring only what is to be delivered as the latest."""
 ALL = ",".join(FAULTS)
 pytestmark = pytest.mark.slow
 
@@ -161,6 +185,15 @@ def test_a_replica_is_not_waited_for_that_was_sent_nothing(
 ) -> None:
     graph.write_text(FEW_IN_STEP)
     options = ["--seed", "11", "--for", "8s", "--faults", "kill"]
+    assert main(["simulate", str(graph), *options]) == 0, capsys.readouterr()
+
+
+@pytest.mark.parametrize("text", [THERE_AND_BACK, NOW_AND_THEN])
+def test_partitions_may_send_to_each_other_and_several_streams_on_one_link(
+    graph: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    graph.write_text(text)
+    options = ["--seeds", "3", "--from", "4", "--for", "4s"]
     assert main(["simulate", str(graph), *options]) == 0, capsys.readouterr()
 
 
