@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -73,11 +73,13 @@ def fleet(runs: Sequence[RecordedRun], *, bins: int) -> dict[str, Any] | None:
     """The processes of a fleet and the links between them; None where no run holds a cycle.
 
     `from_ns` and `to_ns` are the ends of the time in which something ran. These, the ends of runs and
-    the times of gaps are by one clock: that of the first process, for all to which links lead from it.
-    The clock of each of `parts` is `ahead_ns` ahead of that, as the logs say; its own times are later by
-    it. Each has its `runs`, the oldest first; one that the graph has and no log is here has none. Each
-    of `links` has, by the parts of that time, the longest delay from a sender's cycle to the receiver's
-    that took it, by the clock of each, `delays_ms`; None where nothing came.
+    the times of gaps are by one clock: that of the first process with a log, for all to which links lead
+    from it. The clock of each of `parts` is `ahead_ns` ahead of that, as the logs say; its own times are
+    later by it. Where they do not say it, that is None, and its own clock counts. Each has its `runs`,
+    the oldest first; one that the graph has and no log is here has none. Each of `links` has, by the
+    parts of that time, the longest delay from a sender's cycle to the receiver's that took it,
+    `delays_ms`; None where nothing came. It is corrected by how the clocks differed, `clock_offset_ms`;
+    where that is None, it is by the clock of each.
 
     runs: of which each is one of a process. bins: number of parts of the time.
     """
@@ -92,7 +94,8 @@ def fleet(runs: Sequence[RecordedRun], *, bins: int) -> dict[str, Any] | None:
     }
     for it in found:
         by_part.setdefault(it.part, []).append(it)
-    ahead_ns = _ahead(list(by_part), found)
+    known_ns = _ahead(list(by_part), found)
+    ahead_ns = {part: known_ns.get(part, 0) for part in by_part}
     spans = [it.span(ahead_ns[it.part]) for it in found if it.from_ns is not None]
     from_ns = min(begin for begin, _ in spans)
     to_ns = max(end for _, end in spans)
@@ -100,39 +103,37 @@ def fleet(runs: Sequence[RecordedRun], *, bins: int) -> dict[str, Any] | None:
     return {
         "from_ns": from_ns,
         "to_ns": to_ns,
-        "parts": [_part(name, of_part, ahead_ns[name]) for name, of_part in by_part.items()],
+        "parts": [_part(name, of_part, known_ns.get(name)) for name, of_part in by_part.items()],
         "links": [
             link
             for name, of_part in by_part.items()
-            for link in _links(
-                name, of_part, by_part, from_ns + ahead_ns[name], edges, ahead_ns[name]
-            )
+            for link in _links(name, of_part, by_part, from_ns, edges, known_ns)
         ],
     }
 
 
 def _ahead(parts: Sequence[str], runs: Sequence[_PartRun]) -> dict[str, int]:
-    """By how much the clock of each process is ahead of that of the first one to which links lead from
-    it, or to it; 0 where no log says so. Of several measurements the last of each link counts."""
+    """By how much the clock of each process is ahead of the first one's, which is that of the first that
+    has a log; not of those to which no links lead from it whose logs say so. Of several measurements the
+    last of each link counts."""
     near: dict[str, dict[str, int]] = {}
     for run in runs:
         for taken in run.received:
             if taken.sender and taken.offset_ns is not None:
                 near.setdefault(run.part, {})[taken.sender] = taken.offset_ns
                 near.setdefault(taken.sender, {})[run.part] = -taken.offset_ns
-    ahead: dict[str, int] = {}
-    for first in parts:
-        ahead.setdefault(first, 0)
-        found = [first]
-        for part in found:
-            for other, offset_ns in near.get(part, {}).items():
-                if other not in ahead:
-                    ahead[other] = ahead[part] + offset_ns
-                    found.append(other)
+    with_logs = {run.part for run in runs}
+    found = [next(part for part in parts if part in with_logs)]
+    ahead = {found[0]: 0}
+    for part in found:
+        for other, offset_ns in near.get(part, {}).items():
+            if other not in ahead:
+                ahead[other] = ahead[part] + offset_ns
+                found.append(other)
     return ahead
 
 
-def _part(name: str, runs: list[_PartRun], ahead_ns: int) -> dict[str, Any]:
+def _part(name: str, runs: list[_PartRun], ahead_ns: int | None) -> dict[str, Any]:
     return {
         "part": name,
         "ahead_ns": ahead_ns,
@@ -143,7 +144,7 @@ def _part(name: str, runs: list[_PartRun], ahead_ns: int) -> dict[str, Any]:
         "runs": [
             {**it.summary, "from_ns": begin, "to_ns": end, "errors": it.errors}
             for it in runs
-            for begin, end in [it.span(ahead_ns)]
+            for begin, end in [it.span(ahead_ns or 0)]
         ],
     }
 
@@ -154,10 +155,11 @@ def _links(
     by_part: dict[str, list[_PartRun]],
     from_ns: int,
     edges: NDArray[np.float64],
-    ahead_ns: int,
+    known_ns: Mapping[str, int],
 ) -> list[dict[str, Any]]:
-    """What a process received, by sender. from_ns: when the fleet's time begins by the process's clock,
-    which is `ahead_ns` ahead of the fleet's."""
+    """What a process received, by sender. from_ns: when the fleet's time begins. known_ns: by how much
+    clocks are ahead of the fleet's, as far as the logs say it."""
+    ahead_ns = known_ns.get(receiver, 0)
     senders: dict[str, list[Taken]] = {}
     for run in runs:
         for taken in run.received:
@@ -166,8 +168,10 @@ def _links(
     found = []
     for sender, takings in sorted(senders.items()):
         at = np.concatenate([np.array(it.at_ns, np.int64) for it in takings])
-        delays = np.concatenate([np.array(it.delays_ns, np.int64) for it in takings]) / _MS
-        offsets = [it.offset_ns for it in takings if it.offset_ns is not None]
+        measured = [it.offset_ns for it in takings if it.offset_ns is not None]
+        offset_ns = measured[-1] if measured else _between(sender, receiver, known_ns)
+        late = [np.array(it.late_ns(offset_ns), np.int64) for it in takings]
+        delays = np.concatenate(late) / _MS
         found.append(
             {
                 "sender": sender,
@@ -179,14 +183,21 @@ def _links(
                     for it in takings
                     for gap in it.gaps
                 ],
-                "reconnects": sum(it.met for it in takings) - 1 if offsets else None,
-                "clock_offset_ms": round(offsets[-1] / _MS, 3) if offsets else None,
+                "reconnects": sum(it.met for it in takings) - 1 if measured else None,
+                "clock_offset_ms": None if offset_ns is None else round(offset_ns / _MS, 3),
                 "delay_ms": _quantiles(delays),
-                "delays_ms": _longest(at - from_ns, delays, edges),
+                "delays_ms": _longest(at - ahead_ns - from_ns, delays, edges),
                 "left": _left(takings[-1], runs[-1], by_part.get(sender, [])),
             }
         )
     return found
+
+
+def _between(sender: str, receiver: str, known_ns: Mapping[str, int]) -> int | None:
+    """By how much the sender's clock is ahead of the receiver's, as other links say it."""
+    if sender not in known_ns or receiver not in known_ns:
+        return None
+    return known_ns[sender] - known_ns[receiver]
 
 
 def _quantiles(delays: NDArray[np.float64]) -> dict[str, float] | None:

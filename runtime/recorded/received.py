@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -35,21 +36,39 @@ class Taken:
         sender's cycle, each by the clock of its own machine.
     skipped: number of messages that were passed over for newer ones, or too old.
     cursor: the sender's run and the last of its cycles that was taken.
-    met: how often the sender was reached. offset_ns: by how much its clock was ahead then; None where
-        the log does not say it.
+    cycles: those of `at_ns`.
+    met: how often the sender was reached. met_at, offsets_ns: the cycles in which it was, and by how
+        much its clock was ahead then; not those of which the log does not say it.
     """
 
     source: str
     sender: str = ""
     at_ns: array[int] = field(default_factory=lambda: array("q"))
     delays_ns: array[int] = field(default_factory=lambda: array("q"))
+    cycles: array[int] = field(default_factory=lambda: array("q"))
     skipped: int = 0
     gaps: list[Gap] = field(default_factory=list)
     cursor: tuple[int, int] = (0, -1)
     met: int = 0
-    offset_ns: int | None = None
+    met_at: array[int] = field(default_factory=lambda: array("q"))
+    offsets_ns: array[int] = field(default_factory=lambda: array("q"))
     first: Place | None = None
     read: int = 0
+
+    @property
+    def offset_ns(self) -> int | None:
+        """By how much the sender's clock was ahead when it was reached last; None where the log does not
+        say it."""
+        return self.offsets_ns[-1] if self.offsets_ns else None
+
+    def late_ns(self, otherwise_ns: int | None) -> list[int]:
+        """`delays_ns` by one clock, corrected by how much the sender's was ahead when it had last been
+        reached before. otherwise_ns: how much, where the log does not say it; None leaves them as they
+        are."""
+        if not self.offsets_ns:
+            return [delay + (otherwise_ns or 0) for delay in self.delays_ns]
+        last = (max(0, bisect_right(self.met_at, cycle) - 1) for cycle in self.cycles)
+        return [delay + self.offsets_ns[it] for delay, it in zip(self.delays_ns, last, strict=True)]
 
 
 class Received:
@@ -100,17 +119,18 @@ class Received:
         taken.skipped += skipped
         if is_taken:
             taken.at_ns.append(place.time_ns)
+            taken.cycles.append(cycle)
         if gap:
             taken.gaps.append(Gap(place.time_ns, cycle, gap))
 
     def _note_meetings(self, taken: Taken) -> None:
         met = self._controls.by.get((Met.kind, taken.source))
-        if met is None or len(met.cycles) == taken.met:
-            return
-        taken.met = len(met.cycles)
-        for event in self._controls.events(met.cycles[-1]):
-            if isinstance(event, Met) and event.task == taken.source:
-                taken.offset_ns = event.offset_ns
+        for cycle in () if met is None else met.cycles[taken.met :]:
+            taken.met += 1
+            for event in self._controls.events(cycle):
+                if isinstance(event, Met) and event.task == taken.source:
+                    taken.met_at.append(cycle)
+                    taken.offsets_ns.append(event.offset_ns)
 
 
 def _gap(said: dict[str, Any], sender: str) -> str:

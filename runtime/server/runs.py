@@ -134,10 +134,11 @@ class Runs:
     ) -> Json:
         """All recorded runs of the fleet that a run is of: `from_ns`, `to_ns`, by one clock; `parts`,
         its processes, with their `runs`, `restarts`, `cycles`, `errors`, what they `dropped`, and by how
-        much their clocks are ahead, `ahead_ns`; and `links`, with `gaps`, what was `skipped`,
-        `reconnects`, `clock_offset_ms`, how long after the sender's cycles those came that took them
-        (`delay_ms`, and `delays_ms` by the parts of the time), and how many messages were `left` at the
-        end. null for a run of no fleet."""
+        much their clocks are ahead, `ahead_ns` (null: not known, and taken for 0); and `links`, with
+        `gaps`, what was `skipped`, `reconnects`, `clock_offset_ms`, how long after the sender's cycles
+        those came that took them (`delay_ms`, and `delays_ms` by the parts of the time; where
+        `clock_offset_ms` is null, by the clock of each machine), and how many messages were `left` at
+        the end. null for a run of no fleet."""
         return Json(await self._in_thread(lambda: self._fleet(run, bins)))
 
     async def lanes(

@@ -40,9 +40,11 @@ def two_processes(fleet: Path) -> None:
     took_numbers(fleet / "b-0" / "b1", "b/0", 0.5, cycles)
 
 
-def chain_of_clocks(fleet: Path) -> None:
+def chain_of_clocks(fleet: Path, *, c_knows: bool = True) -> None:
     """`a`, `b`, which takes its numbers with a clock an hour behind, and `c`, which takes those of `b`
-    with one a minute ahead of that. As `a` has it, they ran from second 1 to 3."""
+    with one a minute ahead of that. As `a` has it, they ran from second 1 to 3.
+
+    c_knows: whether the log of `c` says by how much the clock of `b` is behind."""
     graph = {"partitions": {name: {"replicas": 1} for name in "abc"}}
     sent_numbers(fleet / "a-0" / "a1", "a/0", 0, 1, 2, 3, graph=graph)
     late, less = -HOUR // S, (-HOUR + 60 * S) // S
@@ -53,8 +55,9 @@ def chain_of_clocks(fleet: Path) -> None:
     took_numbers(fleet / "b-0" / "b1", "b/0", late + 0.5, of_a, graph=graph)
     of_b = {"partition": "b", "run": T0 + int((late + 0.5) * S)}
     gap = {"gap": "gone", "gap_run": of_b["run"], "gap_from": 1, "gap_to": 1}
+    met = [Met("from_b", -60 * S)]
     took = [
-        (less + 2.0, origin(0, 0, time_s=late + 1.5, **of_b), [Met("from_b", -60 * S)]),
+        (less + 2.0, origin(0, 0, time_s=late + 1.5, **of_b), met if c_knows else ()),
         (less + 3.0, origin(0, 1, time_s=0, first=2, **of_b, **gap), ()),
     ]
     took_numbers(fleet / "c-0" / "c1", "c/0", less + 0.5, took, graph=graph, source="from_b")

@@ -55,7 +55,7 @@ import {loadMoment, place} from "./timeline/moments.js";
  *   cycles: number, why: string | null}} RunSummary */
 /** @typedef {{id: string, from_ns: number | null, to_ns: number | null, state: string, why: string | null}} PartRun */
 /** What `GET .../fleet` gives. @typedef {{from_ns: number, to_ns: number, parts: RecordedPart[], links: RecordedLink[]}} RecordedFleet
- * @typedef {{part: string, ahead_ns: number, restarts: number, cycles: number, errors: number, dropped: number, runs: PartRun[]}} RecordedPart
+ * @typedef {{part: string, ahead_ns: number | null, restarts: number, cycles: number, errors: number, dropped: number, runs: PartRun[]}} RecordedPart
  * @typedef {{sender: string, receiver: string, cycles: number, skipped: number, left: number | null, reconnects: number | null,
  *   clock_offset_ms: number | null, delay_ms: {p50: number, p99: number, most: number} | null, delays_ms: (number | null)[],
  *   gaps: {at_ns: number, cycle: number, text: string}[]}} RecordedLink */

@@ -23,6 +23,7 @@ from flowrun.runtime.links.inbound import Inbound
 from flowrun.runtime.links.reached import last_cursor
 from flowrun.runtime.links.runs import Cursor
 from flowrun.runtime.links.spread import Spread
+from flowrun.runtime.recorded.runs import RecordedRuns
 from flowrun.runtime.replay.recorded import RecordedOutside
 from support.paths import GRAPHS, MEDIA
 
@@ -161,6 +162,22 @@ def test_a_seed_gives_the_same_bytes_again(
     logs, again = bytes_of(one), bytes_of(other)
     assert logs.keys() == again.keys()
     assert [name for name in logs if logs[name] != again[name]] == []
+
+
+def test_delays_are_by_one_clock_whatever_the_clocks_say(graph: Path, tmp_path: Path) -> None:
+    differ_ms = []
+    for seed in range(6):
+        simulation = executed(graph, tmp_path / str(seed), seed, "skew")
+        runs = RecordedRuns.at(simulation.folder)
+        found = runs.fleet(str(runs.summaries()[0]["id"]), bins=10)
+        assert found is not None
+        [link] = found["links"]
+        differ_ms.append(link["clock_offset_ms"])
+        assert [it["ahead_ns"] for it in found["parts"]] == [0, round(-1e6 * differ_ms[-1])]
+        assert link["cycles"] == 60
+        assert 0 <= link["delay_ms"]["p50"] <= link["delay_ms"]["most"] < 100
+    assert min(differ_ms) < -1000, differ_ms
+    assert max(differ_ms) > 1000, differ_ms
 
 
 def test_whatever_goes_wrong_each_message_comes_once(

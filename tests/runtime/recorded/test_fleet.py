@@ -2,6 +2,7 @@
 
 import pytest
 
+from flowrun.runtime.events import Met
 from flowrun.runtime.recorded.runs import RecordedRuns
 from support.fleets import (
     HOUR,
@@ -37,7 +38,7 @@ def test_a_fleet_says_when_each_process_ran_and_how_its_links_did(folder):
     ]
     assert (b["cycles"], b["errors"], b["dropped"]) == (5, 1, 7)
     assert (b["runs"][0]["from_ns"], b["runs"][0]["to_ns"]) == (AT_A + S + S // 2, AT_A + 22 * S)
-    assert [it["ahead_ns"] for it in found["parts"]] == [0, -MS_1_5, 0]
+    assert [it["ahead_ns"] for it in found["parts"]] == [0, -MS_1_5, None]
     assert c["runs"] == []
     assert found["links"] == [
         {
@@ -54,8 +55,9 @@ def test_a_fleet_says_when_each_process_ran_and_how_its_links_did(folder):
             ],
             "reconnects": 1,
             "clock_offset_ms": 1.5,
-            "delay_ms": {"p50": 500.0, "p99": 990.0, "most": 1000.0},
-            "delays_ms": [500.0, None, None, 1000.0],
+            # By what was measured before each: the sender's clock was 2.5 ms behind, then 1.5 ms ahead.
+            "delay_ms": {"p50": 497.5, "p99": 991.42, "most": 1001.5},
+            "delays_ms": [497.5, None, None, 1001.5],
             "left": 2,
         }
     ]
@@ -74,6 +76,46 @@ def test_a_time_line_is_by_one_clock_also_beyond_those_that_met(tmp_path):
     assert spans == [(T0 + S, T0 + 3 * S), (T0 + 1.5 * S, T0 + 2.5 * S), (T0 + 2 * S, T0 + 3 * S)]
     [_, to_c] = found["links"]
     assert [it["at_ns"] for it in to_c["gaps"]] == [T0 + 3 * S]
+
+
+def test_how_late_what_came_was_is_by_one_clock(tmp_path):
+    chain_of_clocks(tmp_path / "f")
+    links = RecordedRuns.at(tmp_path / "f").fleet("c1", bins=2)["links"]
+    assert [(it["receiver"], it["clock_offset_ms"]) for it in links] == [
+        ("b/0", 3_600_000.0),
+        ("c/0", -60_000.0),
+    ]
+    half = {"p50": 500.0, "p99": 500.0, "most": 500.0}
+    assert [it["delay_ms"] for it in links] == [half, half]
+    assert [it["delays_ms"] for it in links] == [[500.0, 500.0], [500.0, None]]
+
+
+def test_a_clock_that_no_log_speaks_of_is_not_known(tmp_path):
+    chain_of_clocks(tmp_path / "f", c_knows=False)
+    found = RecordedRuns.at(tmp_path / "f").fleet("c1", bins=2)
+    assert [it["ahead_ns"] for it in found["parts"]] == [0, -HOUR, None]
+    [_, to_c] = found["links"]
+    assert (to_c["clock_offset_ms"], to_c["reconnects"]) == (None, None)
+    assert to_c["delay_ms"] == {"p50": 60_500.0, "p99": 60_500.0, "most": 60_500.0}
+
+
+def test_a_link_that_says_nothing_of_clocks_has_them_from_others(tmp_path):
+    chain_of_clocks(tmp_path / "f", c_knows=False)
+    # A number of a's came to c as well, which said then by how much the clock of a was ahead.
+    said = origin(0, 0, time_s=1), [Met("from_a", HOUR - 60 * S)]
+    graph = {"partitions": {name: {"replicas": 1} for name in "abc"}}
+    less_s = -3540
+    took_numbers(
+        tmp_path / "f" / "c-0" / "c0", "c/0", less_s, [(less_s + 1.25, *said)], graph=graph
+    )
+    found = RecordedRuns.at(tmp_path / "f").fleet("c1", bins=2)
+    assert [it["ahead_ns"] for it in found["parts"]] == [0, -HOUR, -HOUR + 60 * S]
+    assert {(it["sender"], it["receiver"]): it["delay_ms"]["most"] for it in found["links"]} == {
+        ("a/0", "b/0"): 500.0,
+        ("a/0", "c/0"): 250.0,
+        ("b/0", "c/0"): 500.0,
+    }
+    assert [it["clock_offset_ms"] for it in found["links"]][-1] == -60_000.0
 
 
 def test_what_went_to_replicas_is_not_counted_as_left(folder):

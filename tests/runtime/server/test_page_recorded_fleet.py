@@ -47,7 +47,7 @@ def test_a_recorded_fleet_is_seen_at_once_and_each_partition_at_the_same_moment(
     assert row(browser, "part", "b/0")[3:] == ["20 s", "5", "1", "7", "0"]
     assert row(browser, "part", "c/left")[:2] == ["c/left", "no log here"]
     assert row(browser, "link", "a/0 b/0") == [
-        "a/0 → b/0", "3", "500 ms, 990 ms", "1.0 s", "2", "1", "2", "1", "+1.5 ms"
+        "a/0 → b/0", "3", "498 ms, 991 ms", "1.0 s", "2", "1", "2", "1", "+1.5 ms"
     ]  # fmt: skip
     said = "document.querySelector('[aria-label=Links]').textContent"
     assert "cycles 4 to the end of its run of a/0 never come: gone" in browser.evaluate(said)
@@ -89,3 +89,21 @@ def test_partitions_with_other_clocks_are_shown_at_the_same_moment(viewed, brows
     browser.click("document.querySelector('[aria-label=Links] .said-last button')")
     browser.wait_for(f"{SHOWN} == 'c1' && {CYCLE} == '1'")
     assert browser.of("Log.entryAdded") == []
+
+
+def test_a_clock_that_is_not_known_is_said(viewed, browser, tmp_path):
+    chain_of_clocks(tmp_path / "f", c_knows=False)
+    viewed(tmp_path / "f")
+    browser.click("document.getElementById('tab-fleet')")
+    browser.wait_for("document.querySelectorAll('.fleet-line rect').length == 3")
+    assert row(browser, "link", "a/0 b/0")[2:4] == ["500 ms, 500 ms", "500 ms"]
+    assert row(browser, "link", "b/0 c/0")[2:4] == ["60.5 s, 60.5 s", "60.5 s"]
+    assert row(browser, "link", "b/0 c/0")[-1] == "not known"
+    said = "[...document.querySelectorAll('.fleet .unsure')].map(it => it.textContent)"
+    assert [" ".join(it.split()) for it in browser.evaluate(said)] == [
+        "c/0: the logs do not say how far its clock was from the others'. Its times are by its own.",
+        "b/0 → c/0: the logs do not say by how much the clocks differed. How late what came was is by "
+        "the clock of each.",
+    ]
+    assert browser.of("Log.entryAdded") == []
+    is_accessible(browser, fits=False)

@@ -32,7 +32,7 @@ export function RecordedFleet({fleet}) {
     const begun = runs.filter(({from_ns}) => from_ns !== null);
     const found = begun.filter(({from_ns}) => Number(from_ns) <= ns).at(-1) ?? begun[0];
     asked.current = ns;
-    if (found) run.open(found.id, {at_ns: ns + ahead_ns});
+    if (found) run.open(found.id, {at_ns: ns + (ahead_ns ?? 0)});
   };
   return html`<div class="scroll fleet" tabindex="0" role="region" aria-label="Partitions and links">
     <${Line} fleet=${fleet} at=${at} onOpen=${open} />
@@ -42,7 +42,7 @@ export function RecordedFleet({fleet}) {
     ${fleet.links.length > 0 && html`<table aria-label="Links"><thead><tr><th scope="col">link</th><th scope="col">came</th>
       <th scope="col" title="half of what came was no later than this after it was made, and 99 of 100">later by (p50, p99)</th><th scope="col">at most</th>
       <th scope="col" title="messages in the sender's logs that the receiver has not taken">left</th><th scope="col">gaps</th><th scope="col">passed over</th>
-      <th scope="col">reconnects</th><th scope="col" title="by how much the sender's clock was ahead">clock</th></tr></thead>
+      <th scope="col">reconnects</th><th scope="col" title="by how much the sender's clock was ahead; how late what came was is corrected by it">clock</th></tr></thead>
     <tbody>${fleet.links.map(link => html`<${LinkRow} key=${`${link.sender} ${link.receiver}`} link=${link}
       onOpen=${(/** @type {number} */ ns) => open(partOf(fleet, link.receiver), ns)} />`)}</tbody></table>`}
   </div>`;
@@ -57,12 +57,14 @@ function PartRow({part, own, onOpen}) {
   const last = runs.at(-1);
   const long = runs.reduce((sum, {from_ns, to_ns}) => sum + (Number(to_ns) - Number(from_ns)) / 1e9, 0);
   const wrong = last && last.state !== "ended" && last.why;
+  const unknown = cycles > 0 && part.ahead_ns === null;
   return html`<tr data-part=${part.part} data-state=${last?.state ?? "absent"}><th scope="row">${own || !cycles
       ? part.part : html`<button type="button" class="link" title="show it at the same moment" onClick=${onOpen}>${part.part}</button>`}${own && html` <small>this page</small>`}</th>
     <td><span class="pill ${MOODS[last?.state ?? ""] ?? ""}">${last?.state ?? "no log here"}</span></td>
     <td>${runs[0]?.from_ns ? clock(runs[0].from_ns) : "–"}</td><td>${last ? duration(long) : "–"}</td><td>${count(cycles)}</td>
     <td class=${errors ? "wrong" : ""}>${count(errors)}</td><td>${count(dropped)}</td><td>${count(restarts)}</td></tr>
-  ${wrong && html`<tr class="said-last"><td colspan="8">${part.part}: ${wrong}</td></tr>`}`;
+  ${wrong && html`<tr class="said-last"><td colspan="8">${part.part}: ${wrong}</td></tr>`}
+  ${unknown && html`<tr class="said-last unsure"><td colspan="8">${part.part}: the logs do not say how far its clock was from the others'. Its times are by its own.</td></tr>`}`;
 }
 
 /** @param {{link: Link, onOpen: (ns: number) => void}} props */
@@ -71,7 +73,9 @@ function LinkRow({link, onOpen}) {
   return html`<tr data-link=${`${sender} ${receiver}`}><th scope="row">${sender} → ${receiver}</th>
     <td>${count(cycles)}</td><td>${delay_ms ? `${millis(delay_ms.p50)}, ${millis(delay_ms.p99)}` : "–"}</td><td>${millis(delay_ms?.most)}</td>
     <td class=${left ? "wrong" : ""}>${count(left)}</td><td class=${gaps.length ? "wrong" : ""}>${count(gaps.length)}</td><td>${count(skipped)}</td>
-    <td>${count(reconnects)}</td><td>${offset === null ? "–" : `${offset > 0 ? "+" : ""}${offset.toFixed(1)} ms`}</td></tr>
+    <td>${count(reconnects)}</td><td>${offset === null ? "not known" : `${offset > 0 ? "+" : ""}${offset.toFixed(1)} ms`}</td></tr>
+  ${cycles > 0 && offset === null && html`<tr class="said-last unsure"><td colspan="9">${sender} → ${receiver}: the logs do not say by how much the clocks
+    differed. How late what came was is by the clock of each.</td></tr>`}
   ${gaps.slice(0, MOST_GAPS).map(({at_ns, text}) => html`<tr class="said-last" key=${at_ns}><td colspan="9">
     <button type="button" class="link" onClick=${() => onOpen(at_ns)}>${clock(at_ns)}</button> ${text}</td></tr>`)}`;
 }
