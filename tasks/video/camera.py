@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -11,6 +12,8 @@ from flowrun.tasks.video.settings import VideoSettings
 __all__ = ["refusal"]
 
 _LONGEST_S = 2.0
+"""How long it may take to connect, and then to answer, also byte by byte."""
+_LEAST_S = 0.001
 _MOST_BYTES = 4096
 _PORT = 554
 _LEAST_ERROR, _UNAUTHORIZED = 400, 401
@@ -32,7 +35,12 @@ def refusal(config: VideoSettings) -> str | None:
     with suppress(OSError, ValueError):  # ValueError: a port that is none, text that has no bytes
         with socket.create_connection((parts.hostname, parts.port or _PORT), _LONGEST_S) as asked:
             asked.sendall(request.encode())
-            while b"\n" not in line and len(line) < _MOST_BYTES and (more := asked.recv(1024)):
+            until_s = time.monotonic() + _LONGEST_S
+            while b"\n" not in line and len(line) < _MOST_BYTES:
+                asked.settimeout(max(until_s - time.monotonic(), _LEAST_S))
+                more = asked.recv(1024)
+                if not more:
+                    break
                 line += more
         version, status, phrase = line.partition(b"\n")[0].decode().strip().split(" ", 2)
         if version.startswith("RTSP/") and int(status) >= _LEAST_ERROR:

@@ -6,6 +6,7 @@ Credentials in an address never come out: not in a name, not in an error.
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ from flowrun.tasks.video.secure import fault_of, speaks_tls
 from flowrun.tasks.video.settings import VideoSettings
 from flowrun.tasks.video.stills import PictureFiles, Snapshots, StillStream
 from flowrun.tasks.video.streams import chosen_stream
-from flowrun.tasks.video.web import ask, missing_index
+from flowrun.tasks.video.web import WebAnswer, ask, missing_index
 
 __all__ = [
     "VideoError",
@@ -334,26 +335,38 @@ def _refused_by(error: Exception, config: VideoSettings, *, silent: bool) -> Vid
     unsaid = (av.error.HTTPOtherClientError, av.error.HTTPServerError, av.error.InvalidDataError)
     number = getattr(error, "errno", None)
     is_empty = number == errno.EIO and config.poll_s is None
-    is_unsaid = isinstance(error, unsaid) or is_empty or number == errno.EINVAL
-    answer = ask(config) if is_unsaid and not silent else None
-    if answer is not None and answer.status >= _LEAST_ERROR:
-        code = _CODES.get(answer.status, "refused")
-        return VideoError(
-            f"{urlsplit(name).netloc} answers {name} with {answer.in_words}", code=code
-        )
-    if answer is not None and answer.is_page:
+    is_unsaid = isinstance(error, unsaid) or is_empty or number in _UNSAID
+    answer = ask(config) if is_unsaid or silent else None
+    if answer is None:
+        return _refused(error, name, config, silent=silent)
+    said = _said(answer, name)
+    if said is not None:
+        return said
+    if answer.is_page:
         return _page(config)
-    if answer is not None and answer.elsewhere is not None:
-        there = escaped(without_credentials(answer.elsewhere))
-        return VideoError(
-            f"{urlsplit(name).netloc} sends {name} on to {there}; if you trust that, write it as "
-            "source_uri",
-            code="refused",
-        )
     # Without ranges FFmpeg reads a film to its end to find its index, for as long as it may.
-    if (answer is not None or silent) and (lack := missing_index(config)) is not None:
+    if config.poll_s is None and (lack := missing_index(config)) is not None:
         return VideoError(f"cannot open {name}: {lack}", code="codec", is_lasting=True)
-    return _refused(error, name, config, silent=silent)
+    if answer.is_list and not silent:
+        text = f"{name} is a list (HLS) of which no part can be read; see whether they are there"
+        return VideoError(text, code="codec")
+    return _undescribed(config) if silent else _refused(error, name, config, silent=False)
+
+
+def _said(answer: WebAnswer, name: str) -> VideoError | None:
+    """What a web server says that it does not give; None where it says that it gives something."""
+    host = urlsplit(name).netloc
+    if answer.elsewhere is not None:
+        there = escaped(without_credentials(answer.elsewhere))
+        is_web = urlsplit(there).scheme in ("http", "https")
+        what = ", which leads nowhere" if is_web else "; if you trust that, write it as source_uri"
+        return VideoError(f"{host} sends {name} on to {there}{what}", code="refused")
+    if answer.is_refusal:
+        code = _CODES.get(answer.status, "refused")
+        return VideoError(f"{host} answers {name} with {answer.in_words}", code=code)
+    if answer.is_empty:
+        return VideoError(f"{host} answers {name} with nothing (0 bytes)", code="ended")
+    return None
 
 
 def _page(config: VideoSettings) -> VideoError:
@@ -426,9 +439,10 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
             return VideoError(f"{host} answers {name} with {escaped(status)}", code="refused")
         sound = isinstance(error, av.error.HTTPOtherClientError) and parts.scheme == "rtsp"
         hint = "; a stream of sound alone, without pictures, answers so" if sound else ""
-        return VideoError(
-            f"{host} answers {name} with an error: {reason_of(error)}{hint}", code="refused"
-        )
+        reason = reason_of(error)
+        said = reason.removeprefix("Server returned ")
+        with_what = said if _STATUS.match(said) else f"an error: {reason}{hint}"
+        return VideoError(f"{host} answers {name} with {with_what}", code="refused")
     if isinstance(error, av.error.ProtocolNotFoundError):
         return VideoError(f"this FFmpeg has no protocol {parts.scheme!r}; it cannot open {name}")
     if isinstance(error, ConnectionRefusedError):
@@ -449,7 +463,7 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
             f"cannot reach {host}: unknown name, or no network; check the address {name}",
             code="unreachable",
         )
-    has_ended = number == errno.EIO or isinstance(error, av.error.EOFError)
+    has_ended = number in (errno.EIO, errno.ECONNRESET) or isinstance(error, av.error.EOFError)
     if has_ended and parts.scheme in ("https", "rtsps"):
         fault = fault_of(config) or f"check the port, or write {parts.scheme[:-1]}://"
         return VideoError(f"{host} makes no secure connection for {name}: {fault}", code="tls")
@@ -468,7 +482,9 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
     return VideoError(f"cannot open {name}{_with(config)}: {reason_of(error)}", code=code)
 
 
-_LEAST_ERROR = 400
+_STATUS = re.compile(r"\d{3} ")
+_UNSAID = (errno.EINVAL, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH)
+"""Errors that may be those of an address to which a server sends on."""
 _CODES = {
     401: "auth",
     403: "auth",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import av
 import pytest
 
 from flowrun.tasks.video import devices, opening
+from flowrun.tasks.video.camera import refusal
 from flowrun.tasks.video.opening import VideoError, is_live, name_of, open_video, problems_of
 from flowrun.tasks.video.settings import VideoSettings
 
@@ -446,6 +448,27 @@ def test_a_camera_is_asked_for_the_status_that_ffmpeg_does_not_say(
         f"DESCRIBE rtsp://{host}/cam?a=1 RTSP/1.0\r\nCSeq: 1\r\n"
         "Accept: application/sdp\r\n\r\n".encode()
     ]
+
+
+@pytest.mark.timeout(60)
+def test_a_camera_that_gives_its_status_byte_by_byte_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flowrun.tasks.video.camera._LONGEST_S", 0.2)
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with server.accept()[0] as connection, suppress(OSError):
+                while not done.wait(0.1):
+                    connection.sendall(b"R")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        uri = f"rtsp://127.0.0.1:{server.getsockname()[1]}/cam"
+        assert refusal(VideoSettings(source_uri=uri)) is None
+        done.set()
+        thread.join()
 
 
 def test_an_address_that_cannot_be_written_is_refused_without_its_password(tmp_path: Path) -> None:

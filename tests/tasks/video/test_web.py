@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +16,7 @@ from flowrun.runtime.testing import run_task
 from flowrun.tasks.video.capture import VideoCapture
 from flowrun.tasks.video.opening import VideoError, open_video
 from flowrun.tasks.video.settings import VideoSettings
-from flowrun.tasks.video.web import missing_index
+from flowrun.tasks.video.web import ask, gives_parts, missing_index
 from support.certificates import Authority
 from support.films import FILMS, FRAMES, draw
 from support.web_films import served
@@ -26,7 +30,7 @@ def film(tmp_path: Path) -> Path:
 
 def error_of(folder: Path, uri: str, **config: Any) -> VideoError:
     with pytest.raises(VideoError) as caught:
-        open_video(VideoSettings(source_uri=uri, timeout_s=5, **config), folder)
+        open_video(VideoSettings(source_uri=uri, timeout_s=30, **config), folder)
     return caught.value
 
 
@@ -177,6 +181,113 @@ def test_an_address_that_sends_on_to_another_kind_says_where(tmp_path: Path, fil
     assert str(error) == (
         f"{host} sends http://{host}/film.mp4 on to rtsp://camera.example/cam; if you trust that, "
         "write it as source_uri"
+    )
+
+
+@contextmanager
+def answering(answer: bytes, *, slowly: bytes = b"", pause_s: float = 0.0) -> Iterator[str]:
+    """The host and port of a server that says that to each, at first all at once, then byte by byte."""
+    done = threading.Event()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            said = answer.replace(b"HOST", self.server.host.encode())  # type: ignore[attr-defined]
+            with suppress(OSError):
+                self.request.sendall(said)
+                for byte in slowly:
+                    if done.wait(pause_s):
+                        return
+                    self.request.sendall(bytes([byte]))
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        host = f"127.0.0.1:{server.server_address[1]}"
+        server.host = host  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield host
+        finally:
+            done.set()
+            server.shutdown()
+            thread.join()
+
+
+EMPTY = b"Content-Length: 0\r\n\r\n"
+LIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "text"),
+    [
+        (b"400 Bad Request\r\n" + EMPTY, "refused", "HOST answers URI with 400 Bad Request"),
+        (b"429 Slow Down\r\n" + EMPTY, "refused", "HOST answers URI with 429 Too Many Requests"),
+        (b"503 Busy\r\n" + EMPTY, "refused", "HOST answers URI with 503 Service Unavailable"),
+        (b"204 None\r\n\r\n", "refused", "HOST answers URI with 204 No Content"),
+        (b"302 Found\r\n" + EMPTY, "refused", "HOST answers URI with 302 Found"),
+        (b"200 OK\r\n" + EMPTY, "ended", "HOST answers URI with nothing (0 bytes)"),
+        (
+            b"302 Found\r\nLocation: http://me:secret@127.0.0.1:9/cam\r\n" + EMPTY,
+            "refused",
+            "HOST sends URI on to http://127.0.0.1:9/cam, which leads nowhere",
+        ),
+        (
+            b"302 Found\r\nLocation: http://HOST/cam\r\n" + EMPTY,
+            "refused",
+            "HOST sends URI on to http://HOST/cam, which leads nowhere",
+        ),
+        (
+            b"200 OK\r\nContent-Type: application/x-mpegURL\r\n\r\n" + LIST,
+            "codec",
+            "URI is a list (HLS) of which no part can be read; see whether they are there",
+        ),
+    ],
+)
+def test_what_a_web_server_answers_in_place_of_video_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, code: str, text: str
+) -> None:
+    monkeypatch.setattr("flowrun.tasks.video.web._LONGEST_S", 60)  # a busy machine takes its time
+    with answering(b"HTTP/1.1 " + answer) as host:
+        uri = f"http://{host}/cam"
+        error = error_of(tmp_path, uri)
+    assert (error.code, str(error)) == (code, text.replace("URI", uri).replace("HOST", host))
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\n"
+
+
+@pytest.mark.timeout(60)
+def test_a_server_that_answers_byte_by_byte_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each byte comes within the limit, and all of them would take 80 minutes."""
+    monkeypatch.setattr("flowrun.tasks.video.web._LONGEST_S", 0.2)
+    with answering(b"", slowly=HEAD + bytes(50_000), pause_s=0.1) as host:
+        config = VideoSettings(source_uri=f"http://{host}/cam")
+        assert ask(config) is None
+        assert missing_index(config) is None
+        assert gives_parts(config)
+
+
+@pytest.mark.timeout(60)
+def test_nor_is_one_that_gives_what_it_has_byte_by_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowrun.tasks.video.web._LONGEST_S", 0.2)
+    with answering(HEAD + b"\r\n", slowly=bytes(50_000), pause_s=0.01) as host:
+        assert missing_index(VideoSettings(source_uri=f"http://{host}/cam")) is None
+
+
+@pytest.mark.long
+def test_a_server_that_answers_and_sends_no_picture_in_time_is_not_said_to_be_silent(
+    tmp_path: Path,
+) -> None:
+    with answering(HEAD + b"\r\n", slowly=bytes(50_000), pause_s=0.05) as host:
+        uri = f"http://{host}/cam"
+        with pytest.raises(VideoError) as caught:
+            open_video(VideoSettings(source_uri=uri, timeout_s=2), tmp_path)
+    assert caught.value.code == "timeout"
+    assert str(caught.value) == (
+        f"{uri} answers, but has sent nothing within timeout_s 2 with which decoding can begin; where "
+        "its key frames come less often, write a longer timeout_s"
     )
 
 
