@@ -31,8 +31,8 @@ class Keeping:
     name: of the source.
     needs_crc: whether the log wants the CRC of each picture.
     lose: called for each picture of which nothing can be kept.
-    is_awaited: whether the cycle waits for the next picture. It then gets it at once, and makes its
-        pixels itself: both threads are busy, whichever of the two is slower.
+    is_awaited: whether the next picture goes to the cycle at once, which makes its pixels itself; one
+        that has to wait in any case is made ready meanwhile.
 
     is_live: whether frames come at the source's own time. The cycle then gets each before anything is
         kept of it: what the decoder's thread does first, delays it.

@@ -184,6 +184,11 @@ class FrameQueue(Generic[F]):
         """Whether a frame waits."""
         return bool(self._frames)
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether who decodes will wait for the cycle: most of the frames that may wait do."""
+        return len(self._frames) > self._size // 2
+
     def take_lost(self) -> Mapping[str, int]:
         """How many frames of a source that is not live were left out before those that were taken, by
         cause, since this was last called; at the end, all."""

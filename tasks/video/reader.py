@@ -99,7 +99,7 @@ class Reader:
             self.name,
             needs_crc=keeps_packets,
             lose=self._count_lost,
-            is_awaited=lambda: not self.frames.has_more(),
+            is_awaited=lambda: not (self.frames.has_more() if self.live else self.frames.is_ahead),
         )
         is_partial = config.decode != "all"
         self._packets = PacketQueue(keeps_all=is_partial) if keeps_packets else None
