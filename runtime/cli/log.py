@@ -52,8 +52,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "shadows", help="where shadows said something else than the tasks whose shadows they are"
     )
     add_diff(diff)
-    for verb in (info, topics, stats, cat, check, recover, export, shadows):
+    for verb in (info, topics, stats, cat, recover, export, shadows):
         verb.add_argument("path", metavar="RUN", help="a run's directory, or one .mcap file of it")
+    check.add_argument(
+        "path",
+        metavar="RUN",
+        help="a run's directory, one .mcap file of it, or a folder of runs, such as a fleet's",
+    )
     for verb in (info, topics, stats, cat, shadows):
         verb.add_argument("--json", action="store_true", help="print JSON")
     cat.add_argument(
@@ -176,13 +181,31 @@ def _cat(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from flowrun.runtime.testbench.folders import find_runs
+
+    path = Path(args.path)
+    runs = find_runs([path]) if path.is_dir() else [path]
+    if runs == [path]:
+        return int(_has_problems(args.path, pictures=not args.fast))
+    wrong = 0
+    for run in runs:
+        try:
+            wrong += _has_problems(run, pictures=not args.fast)
+        except LogError as error:
+            print_text(one_line(str(error)))
+            wrong += 1
+    print_text(f"{args.path}: {counted(len(runs), 'run')}, {wrong} with problems")
+    return int(wrong > 0)
+
+
+def _has_problems(run: str | Path, *, pictures: bool) -> bool:
     from flowrun.runtime.log.check import check_log
 
     notes: list[str] = []
-    with Log(args.path) as log:
+    with Log(run) as log:
         with by_time(log, "check") as read:
             cycles, messages, problems = check_log(
-                log, pictures=not args.fast, progress=read, note=notes.append
+                log, pictures=pictures, progress=read, note=notes.append
             )
         finished = log.finished
     for note in notes:
@@ -191,10 +214,10 @@ def _check(args: argparse.Namespace) -> int:
         print_text(one_line(str(problem)))
     state = "" if finished else ", not finished: being written, or cut off (flowrun log recover)"
     print_text(
-        f"{args.path}: {counted(cycles, 'cycle')}, {counted(messages, 'message')}, "
+        f"{run}: {counted(cycles, 'cycle')}, {counted(messages, 'message')}, "
         f"{counted(len(problems), 'problem')}{state}"
     )
-    return 1 if problems else 0
+    return bool(problems)
 
 
 def _shadows(args: argparse.Namespace) -> int:

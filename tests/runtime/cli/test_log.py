@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -144,6 +145,23 @@ def test_check_of_a_whole_log(run, capsys):
         f"{run}: 4 cycles, 8 messages, 0 problems\n",
         "",
     )
+
+
+def test_check_of_a_folder_checks_each_run_of_it(run, tmp_path, capsys):
+    folder = tmp_path / "fleet"
+    for name in ("a-0", "b-0", "c-0"):
+        shutil.copytree(run, folder / name / "r")
+    (folder / "b-0" / "r" / "log_0000.mcap").write_bytes(b"")
+    assert flowrun(capsys, "check", folder) == (
+        1,
+        f"{folder}/a-0/r: 4 cycles, 8 messages, 0 problems\n"
+        f"{folder}/b-0/r/log_0000.mcap: the file is empty\n"
+        f"{folder}/c-0/r: 4 cycles, 8 messages, 0 problems\n"
+        f"{folder}: 3 runs, 1 with problems\n",
+        "",
+    )
+    shutil.rmtree(folder / "b-0")
+    assert flowrun(capsys, "check", folder)[0] == 0
 
 
 def test_check_finds_a_damaged_message_index(run, capsys):
