@@ -172,7 +172,7 @@ def _write(
             "first": None if report.first is None else [str(it) for it in report.first],
             "deliveries": {"as_sent": report.delivered, "unverified": report.unverified},
             "links": [str(it) for it in report.links],
-            "notes": report.notes,
+            "notes": _notes(report),
             "parts": parts,
         }
         text = json.dumps(said, indent=1) + "\n"
@@ -191,7 +191,7 @@ def _page(command: str, report: FleetReport, pages: dict[str, str]) -> str:
     from html import escape
     from urllib.parse import quote
 
-    said = [_links(report), *report.notes, *map(str, report.links[:20])]
+    said = [_links(report), *_notes(report), *map(str, report.links[:20])]
     if report.first is not None:
         run, difference = report.first
         said.append(f"the first message that differs is of {run}:\n{difference}")
@@ -209,11 +209,8 @@ def _page(command: str, report: FleetReport, pages: dict[str, str]) -> str:
 
 
 def _say(report: FleetReport, took: float) -> int:
-    for note in report.notes:
+    for note in _notes(report):
         print_text(one_line(f"note: {note}"))
-    for part in report.parts:
-        for note in part.notes:
-            print_text(one_line(f"note: {part.run.part}: {note}"))
     width = max(len(str(part.run.part)) for part in report.parts)
     for part in report.parts:
         said = _counts(part.report)
@@ -228,6 +225,12 @@ def _say(report: FleetReport, took: float) -> int:
         print_text(f"the first message that differs is of partition {run.part}, {run.path.name}:")
         print_text(difference)
     return 0 if report.is_identical else 1
+
+
+def _notes(report: FleetReport) -> list[str]:
+    """Those of the fleet, then those of its runs."""
+    own = [f"{part.run.part}: {note}" for part in report.parts for note in part.notes]
+    return [*report.notes, *own]
 
 
 def _counts(found: ReplayReport) -> str:
@@ -246,7 +249,7 @@ def _counts(found: ReplayReport) -> str:
 
 
 def _links(report: FleetReport) -> str:
-    lost = f", {report.unverified:,} of logs that are not here" if report.unverified else ""
+    lost = f", {report.unverified:,} that the senders' logs here lack" if report.unverified else ""
     return f"links: {counted(report.delivered, 'delivery', 'deliveries')} as sent{lost}"
 
 

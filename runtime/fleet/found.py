@@ -49,7 +49,8 @@ class FleetReport:
     parts: of each run, in the order in which they began.
     first: the run whose message was the first to differ, and how.
     delivered: number of deliveries whose bytes are those that the sender's log has.
-    unverified: number of those of which the sender's log, or a part of it, is not there.
+    unverified: number of those that the senders' logs lack: one is not there, or a part of it, or
+        it is damaged.
     links: the deliveries that are others than were sent.
     notes: what of the fleet is not there, or cannot be read.
     """

@@ -148,6 +148,9 @@ class FleetReplay:
                     f"the logs contradict each other: each of {names} says that it received what "
                     "another one sent later"
                 ) from None
+        for lane in self.lanes:
+            if (loss := lane.log.loss) is not None:
+                lane.part.notes.insert(0, loss)
         return self.report
 
     # -- for the lanes -------------------------------------------------------------------------
@@ -192,7 +195,7 @@ class FleetReplay:
                 streams_of(delivery.boundary),
                 is_for=self._shares(at, delivery, receiver),
             )
-        except LogError:  # what retention has removed
+        except LogError:  # retention has removed it, or it is damaged
             self.report.unverified += 1
             return
         if found is None:

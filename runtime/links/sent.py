@@ -107,12 +107,19 @@ def sent_crc(
     """The CRC-32 of what the wire has of the cycles from `first` to `last`, as `OriginMsg.crc`.
 
     is_for: whether a cycle went to the receiver, of several that share what is sent.
+
+    `LogError` where the log lacks one of them.
     """
-    picker, crc = picker_of(log, streams), 0
+    picker, crc, following = picker_of(log, streams), 0, first
     for cycle in log.cycles(first, last + 1):
+        if cycle.cycle != following:
+            break
+        following += 1
         messages = picker.messages(cycle)
         if messages and is_for(cycle.cycle):
             crc = crc32(packed(messages), crc)
+    if following <= last:
+        raise LogError(f"{log.path}: cycle {following} is not in it, or cannot be read")
     return crc
 
 

@@ -56,6 +56,8 @@ def verdict(
     except FlowrunError as error:
         return Verdict([*broken, f"the fleet does not replay: {error}"])
     broken += [f"what came is not what was sent: {link}" for link in report.links]
+    if report.unverified:
+        broken.append(f"{report.unverified} deliveries came that the senders' logs lack")
     if report.first is not None:
         run, difference = report.first
         broken.append(f"the replay differs: {run}, {difference}")

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -185,6 +185,27 @@ def test_another_byte_in_a_senders_log_is_named(fleet: Path) -> None:
     )
     assert ": /from_a/origin: crc " in found.what
     assert not report.is_identical
+
+
+def flipped(file: bytes) -> bytes:
+    middle = len(file) // 2
+    return file[:middle] + bytes([file[middle] ^ 8]) + file[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [flipped, lambda file: file[: len(file) // 2]])
+def test_damage_of_a_senders_log_is_not_taken_for_another_message(
+    fleet: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[bytes], bytes]
+) -> None:
+    [slab] = run_of(fleet, "a").path.glob("*.mcap")
+    slab.write_bytes(damage(slab.read_bytes()))
+    report = replayed(fleet)
+    assert (report.is_identical, report.links) == (True, [])
+    assert 0 < report.unverified < 40
+    assert report.delivered == 80 - report.unverified
+    assert main(["replay", str(fleet)]) == 0
+    said = capsys.readouterr().out
+    assert f"note: a/0: {slab}: byte " in said
+    assert f" deliveries as sent, {report.unverified} that the senders' logs here lack; " in said
 
 
 def test_a_missing_log_is_named_and_left_out_if_asked(fleet: Path) -> None:
