@@ -237,15 +237,25 @@ def _open_pipe(config: VideoSettings, path: Path | None) -> PipedContainer:
     import av
 
     pipe = Pipe(path, timeout_s=config.timeout_s)
+    opened = None
     try:
         opened = av.open(pipe, options=config.ffmpeg_options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
+        if pipe.silence is None:
+            raise VideoError(
+                f"cannot read the video from {config.uri!r}{_with(config)}: {reason_of(error)}; a pipe "
+                "cannot be gone back in, as MP4 needs: write MPEG-TS, Matroska or fragmented MP4 to it",
+                code="codec",
+            ) from error
+    finally:
+        if opened is None:
+            pipe.close()
+    if pipe.silence is not None:
+        if opened is not None:
+            opened.close()
         pipe.close()
-        raise VideoError(
-            f"cannot read the video from {config.uri!r}{_with(config)}: {reason_of(error)}; a pipe "
-            "cannot be gone back in, as MP4 needs: write MPEG-TS, Matroska or fragmented MP4 to it",
-            code="codec",
-        ) from error
+        raise pipe.silence
+    pipe.note_begun()
     return PipedContainer(opened, pipe)
 
 

@@ -23,11 +23,18 @@ class Pipe:
     """A readable file for `av.open`. `AddressError` if nobody writes to it within `timeout_s`.
 
     path: the named pipe; None for standard input.
+    silence: why it has ended, if until `note_begun` nothing more came for as long.
     """
 
     def __init__(self, path: Path | None, *, timeout_s: float) -> None:
         self._interrupted = threading.Event()
         self._is_input = path is None
+        self._where = "standard input" if path is None else str(path)
+        self._timeout_s = timeout_s
+        self._limit_s: float | None = timeout_s
+        """How long is waited for what comes next."""
+        self._given = 0
+        self.silence: AddressError | None = None
         if path is None:
             if not _taken.acquire(blocking=False):
                 raise AddressError("standard input is read by another source already; it has one")
@@ -37,10 +44,10 @@ class Pipe:
             self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         if not self._wait(timeout_s):
             self.close()
-            where = "standard input" if path is None else str(path)
             raise AddressError(
-                f"nobody wrote to {where} within timeout_s {timeout_s:g}; "
-                "start the program that writes to it, or raise timeout_s"
+                f"nobody wrote to {self._where} within timeout_s {timeout_s:g}; "
+                "start the program that writes to it, or raise timeout_s",
+                code="timeout",
             )
 
     def _wait(self, timeout_s: float | None) -> bool:
@@ -57,12 +64,27 @@ class Pipe:
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes; none at the end, or after `interrupt`."""
-        while self._wait(None):
+        while self._wait(self._limit_s):
             try:
-                return os.read(self._fd, size)
+                data = os.read(self._fd, size)
             except BlockingIOError:
                 continue
+            self._given += len(data)
+            return data
+        if self.silence is None and not self._interrupted.is_set():
+            # Not raised: FFmpeg asks again, and PyAV prints all but the last error.
+            self._limit_s = 0.0
+            self.silence = AddressError(
+                f"{self._where} has given {self._given:,} bytes, too few to begin with, and "
+                f"nothing more within timeout_s {self._timeout_s:g}; see whether the program that "
+                "writes to it goes on",
+                code="timeout",
+            )
         return b""
+
+    def note_begun(self) -> None:
+        """Its pictures are given from now on: wait for what comes as long as it takes."""
+        self._limit_s = None
 
     def interrupt(self) -> None:
         """From any thread: end the wait for bytes."""

@@ -40,6 +40,8 @@ _HDR = (16, 18)
 """FFmpeg's numbers of the transfer functions PQ and HLG."""
 _NO_CLOCK, _MAY_JUMP = 0x80, 0x200
 """AVFMT_NOTIMESTAMPS and AVFMT_TS_DISCONT, of an enumeration that `av` does not export."""
+_FOLLOW = "follow"
+"""FFmpeg's option to wait at the end of a file for what is added to it."""
 _BYTES_A_PIXEL = 5
 """Of planes, and of what is made of them."""
 
@@ -331,7 +333,9 @@ class Reader:
             )
         if self._config.decode == "asked":
             return AskedDecoder(stream, self._packets, after=counts)
-        cores = 1 if is_live else available_cores()
+        # More cores give a picture some packets later, for which a program that writes lets wait.
+        is_written = isinstance(self._container, PipedContainer) or _FOLLOW in self._config.options
+        cores = 1 if is_live or is_written else available_cores()
         return SourceDecoder(stream, self._packets, cores=cores, device=self._device, after=counts)
 
     def _loss(self, failed: Exception) -> VideoError:

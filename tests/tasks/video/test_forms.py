@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.server
 import math
 import os
@@ -31,7 +32,7 @@ from flowrun.tasks.video.opening import VideoError, open_video, problems_of
 from flowrun.tasks.video.pipes import Pipe
 from flowrun.tasks.video.settings import VideoSettings
 from flowrun.tasks.video.streams import chosen_stream
-from support import helpers
+from support import films, helpers
 
 FRAMES = 8
 
@@ -143,6 +144,35 @@ def test_a_pipe_to_which_nobody_writes_is_an_error(pipe: Path, tmp_path: Path) -
         f"nobody wrote to {pipe} within timeout_s 0.1; start the program that writes to it, or raise "
         "timeout_s"
     )
+
+
+@pytest.mark.parametrize("data", [b"no film", b"FLV\x01\x01\0\0\0\x09\0\0\0\0"])
+def test_a_pipe_that_begins_and_falls_silent_is_an_error(
+    pipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], data: bytes
+) -> None:
+    """A film may be silent for as long as it likes, once it gives pictures."""
+    writer = os.open(pipe, os.O_RDWR)
+    os.write(writer, data)
+    text = error_of(tmp_path, source_uri="pipe", timeout_s=0.1)
+    os.close(writer)
+    assert text == (
+        f"{pipe} has given {len(data)} bytes, too few to begin with, and nothing more within "
+        "timeout_s 0.1; see whether the program that writes to it goes on"
+    )
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.timeout(60)
+def test_a_picture_of_a_pipe_does_not_wait_for_later_ones(
+    pipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a program writes what a camera sees, on a machine with many cores."""
+    monkeypatch.setattr("flowrun.tasks.video.reader.available_cores", lambda: 16)
+    film = films.draw(tmp_path / "film.avi", codec="mjpeg")
+    with pipe.open("r+b", buffering=0) as writer:
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, film.stat().st_size)  # nobody has to read meanwhile
+        writer.write(film.read_bytes())
+        assert len(capture(tmp_path, source_uri="pipe", cycles=12)) == 12
 
 
 def test_a_pipe_that_falls_silent_can_be_stopped(pipe: Path) -> None:
