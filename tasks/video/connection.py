@@ -132,6 +132,7 @@ class Connection:
         """Time stamp and checksum of the packet with which it began."""
         self._was_quick = False
         """Whether it then gave its pictures in less than half of the time that they play."""
+        self._is_cut_off = False
         self._told = ("", "")
         """The code and the text of the error that was logged last."""
 
@@ -204,6 +205,12 @@ class Connection:
     def note_end(self, plays_s: float) -> None:
         """It has ended, and has given what plays for so long."""
         self._was_quick = plays_s > _QUICK * (time.monotonic() - self._asked_s)
+
+    def note_cut_off(self) -> None:
+        """A film on the disk has ended in the middle of a packet."""
+        if not self._is_cut_off:
+            self._is_cut_off = True
+            self._log.warning("the film is cut off in the middle of a packet", source=self.name)
 
     def is_repeated(self, packet: Any, container: Any) -> bool:
         """Whether what is taken for live is a file, though its server does not say so: it begins with

@@ -338,7 +338,7 @@ class Reader:
         cores = 1 if is_live or is_written else available_cores()
         return SourceDecoder(stream, self._packets, cores=cores, device=self._device, after=counts)
 
-    def _loss(self, failed: Exception) -> VideoError:
+    def _loss(self, failed: Any) -> VideoError:
         import av
 
         # FFmpeg has no one error for it, and its own time starts a little before.
@@ -351,6 +351,9 @@ class Reader:
             if has_none and (lack := missing_index(self._config)) is not None:
                 return VideoError(f"{self.name!r} has no frames: {lack}", code="codec")
             return self._ended_early()
+        if not self.live and self._numbering.has_first:
+            text = f"{self.name!r} is damaged, and FFmpeg cannot read on: {failed.strerror}"
+            return VideoError(text, code="codec")
         if not self.live:
             text = f"{self.name!r} cannot be decoded: {reason_of(failed)}"
             return VideoError(text, code="codec")
@@ -451,6 +454,8 @@ class Reader:
         count = 0
         end = 0
         """Where the last picture of a film ends, by its stream's clock."""
+        is_part = False
+        """Whether the last packet is the beginning of one."""
         stamps: list[int] = []
         while True:
             try:
@@ -468,8 +473,10 @@ class Reader:
                     raise _StoppedError
                 if packet.dts is not None:
                     stamps[1:] = [packet.dts]
-            elif is_unknown and packet.pts is not None:
-                end = max(end, packet.pts + (packet.duration or 0))
+            elif packet.size:
+                is_part = packet.is_corrupt
+                if is_unknown and packet.pts is not None:
+                    end = max(end, packet.pts + (packet.duration or 0))
             earlier = len(self._keeping)
             self._decoder.feed(packet, self._take)
             # Kept while this packet was decoded; a live picture does not wait for the next.
@@ -478,20 +485,30 @@ class Reader:
         yield from self._keeping.take(len(self._keeping))
         if self.live and stamps:
             self._connection.note_end(float((stamps[-1] - stamps[0]) * self._stream.time_base))
-        if failed is not None and not self._is_end(failed, count):
+        # Of others it says that packets are missing, or that their sum is wrong.
+        is_part = is_part and not self._container.format.flags & _MAY_JUMP
+        if failed is not None and not self._is_end(failed, count, is_part=is_part):
             raise failed
         # FFmpeg does not notice where a server cuts such a film off.
-        if failed is None and is_unknown and is_cut_off(self._stream, end):
+        is_cut = is_part or (is_unknown and is_cut_off(self._stream, end))
+        if is_cut and self._config.kind == "url":
             raise self._ended_early()
+        if is_cut:
+            self._connection.note_cut_off()
 
     @property
     def _has_unknown_length(self) -> bool:
         """Whether the server of a film does not say how long it is."""
         return not self.live and self._config.kind == "url" and self._container.size < 0
 
-    def _is_end(self, failed: Exception, count: int) -> bool:
-        """Whether an error after `count` packets is how a file ends of which the server does not say the
-        length: FFmpeg expects more of it."""
+    def _is_end(self, failed: Exception, count: int, *, is_part: bool) -> bool:
+        """Whether an error after `count` packets, the last of which may be a part, is how a film ends:
+        FFmpeg expects more of a file whose length the server does not say, and, within an MP4 in
+        fragments, after half a packet."""
+        import av
+
+        if is_part and isinstance(failed, av.error.InvalidDataError):
+            return True
         is_closed = isinstance(failed, OSError) and failed.errno == errno.EIO
         return self._has_unknown_length and is_closed and count >= self._stream.frames
 

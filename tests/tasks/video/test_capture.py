@@ -297,7 +297,9 @@ def test_frames_before_an_error_of_the_container_are_given(folder: Path) -> None
     while (frame := reader.take(10.0)) is not None:
         ids.append(frame.frame_id)
     assert ids == [0, 1, 2, 3]
-    text = "'grey.mp4' cannot be decoded: not a video that FFmpeg can read"
+    text = (
+        "'grey.mp4' is damaged, and FFmpeg cannot read on: Invalid data found when processing input"
+    )
     assert str(reader.error) == text
 
 

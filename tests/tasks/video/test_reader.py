@@ -77,6 +77,12 @@ class Container:
 class Packet(list[Any]):
     """The pictures that come out with a packet; its time stamp is that of the first."""
 
+    is_corrupt = False
+
+    @property
+    def size(self) -> int:
+        return len(self)
+
     @property
     def dts(self) -> int | None:
         return self[0].pts if self else None
@@ -545,7 +551,7 @@ def test_what_breaks_ends_the_source_after_its_frames(loop: bool) -> None:
     container = Container(*shown(0, 1), lost, *shown(2))
     reader = reader_of(container, loop=loop)
     assert [it.frame_id for it in started(reader)] == [0, 1]
-    assert str(reader.error) == "'film' cannot be decoded: odd"
+    assert str(reader.error) == "'film' is damaged, and FFmpeg cannot read on: odd"
     assert (container.read, container.closed) == (3, 1)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import av
 import pytest
+from structlog.testing import capture_logs
 
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.video.capture import VideoCapture
@@ -122,10 +123,11 @@ SERVERS: dict[str, dict[str, Any]] = {
 
 
 def film_of(folder: Path, kind: str, **options: Any) -> Path:
-    """A film; an MP4 has its index at the beginning."""
+    """A film; an MP4 has its index at the beginning, `parts.mp4` a piece of it before each group."""
     drawn = draw(folder / f"drawn{Path(kind).suffix}", **options)
     with av.open(str(drawn)) as source:
-        options = {"movflags": "faststart"} if kind.endswith(".mp4") else {}
+        flags = {"parts.mp4": "frag_keyframe+empty_moov", "film.mp4": "faststart"}
+        options = {"movflags": flags[kind]} if kind in flags else {}
         with av.open(str(folder / kind), "w", options=options) as made:
             stream = made.add_stream_from_template(source.streams.video[0])
             for packet in source.demux(video=0):
@@ -157,10 +159,10 @@ def test_a_film_is_whole_whatever_its_server_can_do(tmp_path: Path, kind: str, s
     assert begun == (stamps[FRAMES - len(begun) :] if server == "ranges" else late)
 
 
-@pytest.mark.parametrize("says", ["length", "chunks"])
-@pytest.mark.parametrize("kind", ["film.mp4", "film.mkv", "film.avi"])
+@pytest.mark.parametrize("says", ["length", "chunks", "nothing"])
+@pytest.mark.parametrize("kind", ["film.mp4", "film.mkv", "film.avi", "film.flv", "parts.mp4"])
 def test_a_film_that_is_cut_off_on_its_way_is_an_error(
-    tmp_path: Path, kind: str, says: Literal["length", "chunks"]
+    tmp_path: Path, kind: str, says: Literal["length", "chunks", "nothing"]
 ) -> None:
     film = film_of(tmp_path, kind, frames=2 * FRAMES, moves=False)
     with (
@@ -172,6 +174,23 @@ def test_a_film_that_is_cut_off_on_its_way_is_an_error(
         f"'http://{host}/{kind}' has ended the connection before the end of the film"
     )
     assert caught.value.code == "ended"
+
+
+@pytest.mark.parametrize("kind", ["film.mp4", "film.flv", "parts.mp4"])
+def test_a_film_that_is_cut_off_on_the_disk_gives_what_it_has_and_says_so(
+    tmp_path: Path, kind: str
+) -> None:
+    film = film_of(tmp_path, kind, frames=2 * FRAMES, moves=False)
+    whole = film.read_bytes()
+    for share, times in ((1.0, 0), (0.4, 1)):
+        film.write_bytes(whole[: int(share * len(whole))])
+        with capture_logs() as logged:
+            stamps = read(tmp_path, str(film))
+        said = [
+            it for it in logged if it["event"] == "the film is cut off in the middle of a packet"
+        ]
+        assert len(said) == times
+        assert len(stamps) >= share * 2 * FRAMES - 3
 
 
 def test_an_address_that_sends_on_to_another_kind_says_where(tmp_path: Path, film: Path) -> None:
