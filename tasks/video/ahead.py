@@ -40,13 +40,18 @@ def available_cores() -> int:
 
 
 class Cores:
-    """The share of one source in the machine's cores."""
+    """The share of one source in the machine's cores.
+
+    count: how many cores there are. spare: how many threads more than cores decode. One always waits
+        for another's picture, as FFmpeg has it too; of small pictures, which take little memory, a
+        second one goes on while the next packet is on its way.
+    """
 
     _sources: ClassVar[weakref.WeakSet[Cores]] = weakref.WeakSet()
     _lock: ClassVar = threading.Lock()
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, count: int, *, spare: int = 1) -> None:
+        self._count, self._spare = count, spare
         self._left_out = 0
         """Sections that are still to be decoded in one thread."""
         self._leave_out = 1
@@ -61,8 +66,7 @@ class Cores:
             return 1
         with self._lock:
             cores = self._count // max(1, len(self._sources))
-        # One more than cores, as FFmpeg has it too: one of them waits for another's picture.
-        return 1 if cores < 2 else min(_MOST_THREADS, cores + 1)
+        return 1 if cores < 2 else min(_MOST_THREADS, cores + self._spare)
 
     def leave(self) -> None:
         """The source has ended: the others share the cores."""

@@ -51,6 +51,10 @@ _LONGEST = 500
 jump in the log decodes no more, and the log of a flight recorder loses no more."""
 
 
+_SMALL = 1 << 20
+"""Pixels of pictures that take little memory."""
+
+
 class Counts(NamedTuple):
     """What was counted of a source's earlier connections.
 
@@ -100,8 +104,9 @@ class SourceDecoder:
         self._strict = self._incoming.strict
         codec, form = self._incoming.codec, self._incoming.form
         is_parallel = self.logs_packets and (codec in AT_ONCE | IN_PARTS or form in WHOLE)
+        spare = 2 if self._context.width * self._context.height <= _SMALL else 1
         self._preparing = Preparing(
-            Cores(cores) if cores > 1 and is_parallel else None,
+            Cores(cores, spare=spare) if cores > 1 and is_parallel else None,
             strict=self._strict,
             in_parts=codec in IN_PARTS,
         )

@@ -140,6 +140,7 @@ def test_sources_share_the_cores() -> None:
     del others
     assert one.threads() == 9
     assert ahead.Cores(100).threads() == 16
+    assert ahead.Cores(8, spare=2).threads() == 6  # half of the cores
 
 
 def test_after_damage_sections_are_decoded_in_one_thread_for_a_while() -> None:
@@ -184,4 +185,4 @@ def test_a_live_source_and_what_has_no_threads_wait_for_no_packet(originals: Pat
             while not given:
                 decoder.feed(next(packets), given.append)
                 fed += 1
-        assert fed == (5 if waits else 1), kind  # a thread more than cores
+        assert fed == (6 if waits else 1), kind  # two threads more than cores
