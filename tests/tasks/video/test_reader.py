@@ -150,6 +150,7 @@ class Decoder:
         self.damaged = after.damaged
         self.counts = Counts(after.packets + 1, 0, 0)
         self.restarted = 0
+        self.is_closed = False
 
     def feed(self, packet: Any, emit: Any) -> None:
         for picture in packet:
@@ -159,7 +160,7 @@ class Decoder:
         self.feed(self.last, emit)
 
     def close(self) -> None:
-        pass
+        self.is_closed = True
 
     def restart(self) -> None:
         self.restarted += 1
@@ -355,6 +356,13 @@ def test_the_rounds_of_a_loop_are_one_film_for_max_fps() -> None:
 
 
 # -- pictures ----------------------------------------------------------------------------------
+
+
+def test_what_has_ended_needs_no_cores() -> None:
+    reader = reader_of(Container(*shown(0, 1)))
+    assert len(started(reader)) == 2
+    decoder: Any = reader._decoder
+    assert decoder.is_closed
 
 
 @pytest.mark.parametrize(("uri", "read"), [("rtsp://host/cam", 1), ("film.mp4", 2)])
