@@ -169,9 +169,9 @@ class Links:
         self._woken.clear()
         return True
 
-    def say_end(self) -> bool:
-        """The run has ended in order, and its log is finished: tell the receivers; whether each has
-        said that it has all."""
+    def say_end(self) -> list[str]:
+        """The run has ended in order, and its log is finished: tell the receivers; those that have not
+        said that they have all."""
         return self._outbound.say_end()
 
     def end(self, *, in_order: bool) -> None:

@@ -214,14 +214,14 @@ class Outbound:
 
     # -- at the end --------------------------------------------------------------------------------
 
-    def say_end(self) -> bool:
-        """The log is finished, and no other run follows: tell the receivers; whether each has said that
-        it has all."""
+    def say_end(self) -> list[str]:
+        """The log is finished, and no other run follows: tell the receivers; those that have not said
+        that they have all."""
         if self._shipper is None:
-            return True
+            return []
         self._shipper.end()
         self._shipper.say_end()
-        return all(self._shipper.has_all(it.peer) for it in self._outs.values())
+        return [name for name, it in self._outs.items() if not self._shipper.has_all(it.peer)]
 
     def end(self) -> None:
         """The same, until each receiver has said so, or is not there for a while."""

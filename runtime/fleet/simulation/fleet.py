@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -139,30 +139,18 @@ class Simulation:
         self._advance(_RECOVER_NS)
         for group in ending_order(next(iter(self.plans.values())).graph.spec):
             ending = [self._processes[part] for part in group]
-            is_enough = partial(self._are_done, ending)
             for process in ending:
                 process.stop()
-            self._advance(_QUIET_NS, is_enough)
+            self._advance(_QUIET_NS, partial(_have_ended, ending))
             for process in ending:
-                if not self._is_done(process):
+                if not process.has_ended:
                     process.promises.broken.append(
                         f"{process.part} has ended, and its receivers do not say within "
                         f"{_QUIET_NS // 10**9} s that they have all"
                     )
 
-    def _are_done(self, processes: Sequence[Process]) -> bool:
-        return all(map(self._is_done, processes))
-
-    def _is_done(self, process: Process) -> bool:
-        """Whether a process that was to end has, or waits for nothing more: the last word of a receiver
-        that has ended may be lost, and it says nothing again."""
-        receivers = [self._processes[it.peer] for it in process.plan.graph.sends]
-        return process.has_ended or (
-            not process.is_running and bool(receivers) and all(it.has_ended for it in receivers)
-        )
-
     def _is_over(self) -> bool:
-        return all(process.has_ended for process in self._processes.values())
+        return _have_ended(self._processes.values())
 
     @property
     def _at_s(self) -> float:
@@ -184,3 +172,7 @@ class Simulation:
             due = [self._network.next_ns, *(it.due_ns for it in self._processes.values())]
             soonest = min((it for it in due if it is not None and it > now_ns), default=until_ns)
             self._clock.advance_to(min(soonest, now_ns + _STEP_NS, until_ns))
+
+
+def _have_ended(processes: Iterable[Process]) -> bool:
+    return all(it.has_ended for it in processes)

@@ -76,7 +76,7 @@ class Process:
         self.cycles = 0
         self.has_ended = self.has_failed = False
         self.cycle_ns, self.dies = 1_000_000, False
-        self.promises = Promises(plan, network, others)
+        self.promises, self._others = Promises(plan, network, others), others
         self.run = 0
         """When the present run began, by its clock."""
         self._log_dir = folder_of(folder, self.part)
@@ -307,7 +307,10 @@ class Process:
         if self._world.time_ns - self._end_said_ns < _SAY_END_NS:
             return
         self._end_said_ns = self._world.time_ns
-        if self._links.say_end():
+        lacking = self._links.say_end()
+        # The last word of one that has ended may be lost, and it says nothing again.
+        ended = {str(part) for part, it in self._others.items() if it.has_ended}
+        if ended.issuperset(lacking):
             self.has_ended = True
             self._links.end(in_order=True)
             self._executor = self._recording = self._links = None
