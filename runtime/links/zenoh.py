@@ -6,6 +6,9 @@ who is connected to whom, the graph file says.
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -72,9 +75,27 @@ def open_zenoh(config: Mapping[str, Any]) -> ZenohTransport:
     try:
         session = zenoh.open(made)
     except zenoh.ZError as error:
-        listen = ", ".join(config.get("listen/endpoints", ()))
-        raise UsageError(f"cannot listen at {listen or 'any address'}: {error}") from None
+        raise UsageError(_not_listening(config.get("listen/endpoints", ()), str(error))) from None
     return ZenohTransport(zenoh, session)
+
+
+_ADVICE = {
+    errno.EADDRINUSE: "another process listens there; end that one, or write another port",
+    errno.EADDRNOTAVAIL: "this machine has no such address; 0.0.0.0 stands for all that it has",
+    errno.EACCES: "it may not listen at this port; write one from 1024 on",
+}
+_IN_SOURCE = re.compile(r" at \S+\.rs:\d+\.?")
+"""Where zenoh's own code raised the error."""
+
+
+def _not_listening(addresses: Sequence[str], said: str) -> str:
+    """A sentence on why zenoh does not listen. said: what it says itself."""
+    said = _IN_SOURCE.sub("", said)
+    where = next((it for it in addresses if it in said), ", ".join(addresses) or "any address")
+    number = re.search(r"\(os error (\d+)\)", said)
+    code = int(number[1]) if number else 0
+    why = _ADVICE.get(code) or (os.strerror(code) if code else said)
+    return f"cannot listen at {where}: {why}"
 
 
 class ZenohTransport:
