@@ -4,6 +4,7 @@
 |-------------------|-----------------------------------------------------------------|
 | `record.py`       | the folder of a fleet: which runs belong together               |
 | `local.py`        | all processes on this machine: `flowrun up`                     |
+| `ending.py`       | how they end: senders first, and who is left                    |
 | `placement.py`    | where each process runs, and by which addresses they meet       |
 | `ray.py`          | placement by Ray: `flowrun up --ray`                            |
 | `deliveries.py`   | what each cycle of a receiver took of a sender                  |

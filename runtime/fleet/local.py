@@ -14,6 +14,7 @@ from pathlib import Path
 from flowrun.runtime.children.endings import why_ended
 from flowrun.runtime.children.process import ChildProcess
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.fleet.ending import ending_order, senders_of, with_sources
 from flowrun.runtime.fleet.placement import (
     LOCAL_SETTINGS,
     PATIENCE_S,
@@ -25,7 +26,7 @@ from flowrun.runtime.fleet.placement import (
 from flowrun.runtime.fleet.record import folder_of
 from flowrun.runtime.graph.spec import GraphSpec, PartId
 
-__all__ = ["COMMAND", "Fleet", "addresses", "ending_order"]
+__all__ = ["COMMAND", "Fleet", "addresses"]
 
 COMMAND = ("-P", "-m", "flowrun.runtime.cli", "run")
 """Python's arguments. -P: the folder in which the command was started is not one of modules."""
@@ -34,6 +35,8 @@ _SEEN_S = 0.5
 """How long a process has to be there again before that is said."""
 _PORTS = range(20_000, 32_000)
 """Below those that the system gives to clients."""
+_LEFT_S = 20.0
+"""How long a process may run on after all that send to it, before that is said."""
 _ASKED = 128 + signal.SIGTERM
 _WRONG = 2
 """The status of a mistake in the graph or the options: no other start would help."""
@@ -64,23 +67,6 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def ending_order(graph: GraphSpec) -> list[list[PartId]]:
-    """The processes by partition, senders first: what they sent last is then still taken. Of those on
-    a cycle, the first declared one is first."""
-    of_task = {task.id: task.partition for task in graph.tasks}
-    before: dict[str, set[str]] = {it.id: set() for it in graph.partitions}
-    for cnx in graph.connections:
-        src, dst = of_task.get(cnx.src.task), of_task.get(cnx.dst.task)
-        if src and dst and src != dst:
-            before[dst].add(src)
-    left = {it.id: it for it in graph.partitions}
-    order = []
-    while left:
-        free = [name for name in left if not before[name] & left.keys()] or list(left)
-        order.append(list(left.pop(free[0]).parts))
-    return order
-
-
 @dataclass(slots=True)
 class _Member:
     """One process."""
@@ -101,6 +87,7 @@ class Fleet:
     options: what their command lines say besides, by process.
     say: takes the lines about them, and those that they write.
     first_pause_s: seconds to wait before the first restart; doubled each time.
+    left_s: after how many seconds it is said of a process that all that send to it have ended.
     command: Python's arguments that run a graph; the file and options follow.
     placement: where they run; as children of this process, if not given.
     """
@@ -113,11 +100,12 @@ class Fleet:
         options: Callable[[PartId], Sequence[str]],
         say: Callable[[str], None],
         first_pause_s: float = 1.0,
+        left_s: float = _LEFT_S,
         command: Sequence[str] = COMMAND,
         placement: Placement | None = None,
     ) -> None:
         self._graph = graph
-        self._say_line = say
+        self._say_line, self._left_s = say, left_s
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._stopping = False
@@ -237,6 +225,36 @@ class Fleet:
                 self.failed[member.part] = why
             if self.failed or all(it.status is not None for it in self._members.values()):
                 self._ended.set()
+            left = [it for it in self._members.values() if self._is_left(it)]
+        for it in left:
+            timer = threading.Timer(self._left_s, self._say_left, [it])
+            timer.daemon = True
+            timer.start()
+
+    def _is_left(self, member: _Member) -> bool:
+        """Whether a process runs of which all that send to it have ended, with nothing else to do."""
+        senders = senders_of(self._graph)[member.part.partition]
+        return (
+            member.status is None
+            and not self._stopping
+            and member.part.partition not in with_sources(self._graph)
+            and bool(senders)
+            and all(
+                it.status is not None
+                for part, it in self._members.items()
+                if part.partition in senders
+            )
+        )
+
+    def _say_left(self, member: _Member) -> None:
+        with self._lock:
+            is_left = self._is_left(member)
+        if is_left:
+            self._say(
+                member.part,
+                f"still runs {self._left_s:g} s after all that send to it have ended: it may not have "
+                "heard of their end; Ctrl-C ends it",
+            )
 
     def _say(self, part: PartId, line: str) -> None:
         self._say_line(f"{part!s:<{self._width}} | {line}")

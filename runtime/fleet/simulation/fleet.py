@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from flowrun.runtime.clock import ManualClock
-from flowrun.runtime.fleet.local import ending_order
+from flowrun.runtime.fleet.ending import ending_order
 from flowrun.runtime.fleet.record import write_fleet
 from flowrun.runtime.fleet.simulation.invariants import Verdict, verdict
 from flowrun.runtime.fleet.simulation.mischief import Mischief, Mishap

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowrun.runtime.errors import FlowrunError
-from flowrun.runtime.fleet.local import ending_order
+from flowrun.runtime.fleet.ending import ending_order
 from flowrun.runtime.fleet.record import fleet_runs
 from flowrun.runtime.fleet.replay import FleetReplay
 from flowrun.runtime.fleet.simulation.sequences import Link, first_wrong

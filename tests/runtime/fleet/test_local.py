@@ -6,10 +6,12 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flowrun.runtime.fleet.local import Fleet, addresses, ending_order
+from flowrun.runtime.fleet.ending import ending_order
+from flowrun.runtime.fleet.local import Fleet, addresses
 from flowrun.runtime.graph.read import load_graph
 from flowrun.runtime.graph.spec import GraphSpec, PartId
 from support.pipelines import wait_for
@@ -51,7 +53,7 @@ def made() -> Iterator[list[Fleet]]:
 
 
 def fleet_of(
-    made: list[Fleet], folder: Path, script: str, on_error: str = "restart"
+    made: list[Fleet], folder: Path, script: str, on_error: str = "restart", **options: Any
 ) -> tuple[Fleet, list[str]]:
     """A fleet of which each process runs `script`, with its part as `part`."""
     said: list[str] = []
@@ -66,9 +68,23 @@ def fleet_of(
         say=said.append,
         first_pause_s=0.01,
         command=["-I", "-S", str(program)],
+        **options,
     )
     made.append(fleet)
     return fleet, said
+
+
+def test_who_is_left_when_its_senders_have_ended_is_named(
+    made: list[Fleet], tmp_path: Path
+) -> None:
+    script = f"if part.startswith('a/'): sys.exit(0)\n{FOREVER}"
+    fleet, said = fleet_of(made, tmp_path, script, left_s=0.01)
+    fleet.start()
+    left = "still runs 0.01 s after all that send to it have ended"
+    wait_for(lambda: any(left in it for it in said))
+    assert [it for it in said if left in it] == [
+        f"b/0 | {left}: it may not have heard of their end; Ctrl-C ends it"
+    ]
 
 
 def test_all_run_until_they_end(made: list[Fleet], tmp_path: Path) -> None:
