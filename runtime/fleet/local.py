@@ -78,6 +78,8 @@ class _Member:
     lines: list[str] = field(default_factory=list)
     status: int | None = None
     restarts: int = 0
+    is_left: bool = False
+    """Whether all that send to it have ended, and it has nothing else to do."""
 
 
 class Fleet:
@@ -225,14 +227,16 @@ class Fleet:
                 self.failed[member.part] = why
             if self.failed or all(it.status is not None for it in self._members.values()):
                 self._ended.set()
-            left = [it for it in self._members.values() if self._is_left(it)]
+            left = [it for it in self._members.values() if not it.is_left and self._is_left(it)]
+            for it in left:
+                it.is_left = True
         for it in left:
             timer = threading.Timer(self._left_s, self._say_left, [it])
             timer.daemon = True
             timer.start()
 
     def _is_left(self, member: _Member) -> bool:
-        """Whether a process runs of which all that send to it have ended, with nothing else to do."""
+        """See `_Member.is_left`; False once it has ended, or is to end."""
         senders = senders_of(self._graph)[member.part.partition]
         return (
             member.status is None
@@ -248,8 +252,8 @@ class Fleet:
 
     def _say_left(self, member: _Member) -> None:
         with self._lock:
-            is_left = self._is_left(member)
-        if is_left:
+            runs = self._is_left(member)
+        if runs:
             self._say(
                 member.part,
                 f"still runs {self._left_s:g} s after all that send to it have ended: it may not have "
