@@ -151,11 +151,16 @@ def shows_jpegs(browser, camera):
     raise AssertionError("no JPEG came")
 
 
-def test_jpegs_stand_in_until_the_next_key_frame(camera, new_server, browser):
+def open_camera(camera, new_server, browser):
+    """The page, with the camera's first key frame on it."""
     server = new_server(camera.run)
     camera(begins=True)
     browser.open(server.url)
     shows(browser, 1)
+
+
+def test_jpegs_stand_in_until_the_next_key_frame(camera, new_server, browser):
+    open_camera(camera, new_server, browser)
     shows(browser, camera())
     camera(is_damaged=True)
     browser.wait_for(GAP)
@@ -174,10 +179,7 @@ NOISE = b"\x00\x00\x01\x65" + bytes(range(1, 200))
 def test_a_picture_that_the_browser_fails_at_costs_no_more_than_those_up_to_a_key_frame(
     camera, new_server, browser
 ):
-    server = new_server(camera.run)
-    camera(begins=True)
-    browser.open(server.url)
-    shows(browser, 1)
+    open_camera(camera, new_server, browser)
     for _ in range(7):
         camera(data=NOISE)
         shows_jpegs(browser, camera)
@@ -188,10 +190,7 @@ def test_a_picture_that_the_browser_fails_at_costs_no_more_than_those_up_to_a_ke
 
 
 def test_what_the_browser_fails_at_again_and_again_stays_with_jpegs(camera, new_server, browser):
-    server = new_server(camera.run)
-    camera(begins=True)
-    browser.open(server.url)
-    shows(browser, 1)
+    open_camera(camera, new_server, browser)
     for _ in range(4):
         camera(data=NOISE)
         browser.wait_for(GAP)

@@ -63,14 +63,17 @@ def test_what_was_received_is_where_it_was_made(runs: dict[str, Path]) -> None:
     assert None not in here
 
 
-def test_a_search_lists_a_picture_of_a_fleet_once_with_the_run_of_its_camera(
-    runs: dict[str, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches compute in this process, and keep nothing elsewhere."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(build, "spread", spread_here([]))
+
+
+@pytest.mark.usefixtures("here")
+def test_a_search_lists_a_picture_of_a_fleet_once_with_the_run_of_its_camera(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Log(runs["eye"]) as log:
         Image.fromarray(next(iter(log.frames("/cam/image"))).pixels).save(tmp_path / "one.png")
     fleet = runs["eye"].parent.parent
@@ -86,14 +89,10 @@ def searched(folder: Path, index: Path, capsys: pytest.CaptureFixture[str]) -> s
     return capsys.readouterr().out.splitlines()[-1].partition(";")[0]
 
 
+@pytest.mark.usefixtures("here")
 def test_a_picture_that_came_over_a_link_is_indexed_where_it_was_made(
-    runs: dict[str, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(build, "spread", spread_here([]))
     fleet, index = runs["eye"].parent.parent, tmp_path / "index"
     alone, both = "12 pictures of 1 run searched", "12 pictures of 2 runs searched"
     assert searched(fleet, index, capsys) == both
