@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowrun.runtime.broadcast import Answer, PartialAnswer, Picture, Shows
 from flowrun.runtime.server.errors import ApiError
-from flowrun.runtime.server.feed import Feed, Wakeup, Watched
+from flowrun.runtime.server.feed import Feed, LoopWakeup, Watched
 from flowrun.runtime.wording import described
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Channels:
         for wakeup in self._wakeups:
             wakeup.close()
 
-    def add_wakeup(self, wakeup: Wakeup) -> None:
+    def add_wakeup(self, wakeup: LoopWakeup) -> None:
         """End what waits for it, too, when the server ends."""
         self._wakeups.append(wakeup)
 

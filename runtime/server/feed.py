@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
     from flowrun.runtime.broadcast import Broadcast, Picture, Series
 
-__all__ = ["Feed", "Wakeup", "Watched"]
+__all__ = ["Feed", "LoopWakeup", "Watched"]
 
 _T = TypeVar("_T")
 
 
-class Wakeup:
+class LoopWakeup:
     """Wakes any number of coroutines when something has come on another thread.
 
     All of them share one subscription, which exists only while somebody waits: the cycle pays for one
@@ -75,7 +75,7 @@ class Watched(Generic[_T]):
 
     def __init__(self, series: Series[_T]) -> None:
         self.series = series
-        self.wakeup = Wakeup(series.subscribe)
+        self.wakeup = LoopWakeup(series.subscribe)
 
     async def after(self, number: int) -> AsyncGenerator[tuple[int, list[_T]]]:
         """What follows item `number`, as it comes: how many items are lost, and the next ones. It ends
@@ -100,7 +100,7 @@ class Feed:
 
     def __init__(self, broadcast: Broadcast) -> None:
         self.broadcast = broadcast
-        self._wakeup = Wakeup(broadcast.subscribe)
+        self._wakeup = LoopWakeup(broadcast.subscribe)
         self._encoding = asyncio.Lock()
         self._encoded: tuple[Picture, bytes] | None = None
 

@@ -15,7 +15,7 @@ from flowrun.runtime.broadcast import Picture
 from flowrun.runtime.live_video import LiveVideo, Shown
 from flowrun.runtime.server.channels import PICTURES, Channels
 from flowrun.runtime.server.errors import ApiError
-from flowrun.runtime.server.feed import Wakeup
+from flowrun.runtime.server.feed import LoopWakeup
 from flowrun.runtime.server.packets import Configuration, configuration, pack
 from flowrun.runtime.server.routes import new_router
 
@@ -33,7 +33,7 @@ class _Film:
     def __init__(self, task: str, video: LiveVideo) -> None:
         self.task = task
         self.video = video
-        self.wakeup = Wakeup(video.subscribe)
+        self.wakeup = LoopWakeup(video.subscribe)
         self._packed: dict[tuple[int, bool], bytes] = {}
         self._configured: tuple[int, Configuration] | None = None
 
