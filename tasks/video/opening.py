@@ -444,8 +444,9 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
             code="not_found",
         )
     if isinstance(error, (av.error.HTTPError, av.error.HTTPClientError, av.error.HTTPServerError)):
-        status = refusal(config)
-        if status is not None:
+        status, is_fault = refusal(config), isinstance(error, av.error.HTTPServerError)
+        # A server that is busy with the question before may refuse this one for a reason of its own.
+        if status is not None and status.startswith("5") == is_fault:
             return VideoError(f"{host} answers {name} with {escaped(status)}", code="refused")
         sound = isinstance(error, av.error.HTTPOtherClientError) and parts.scheme == "rtsp"
         hint = "; a stream of sound alone, without pictures, answers so" if sound else ""

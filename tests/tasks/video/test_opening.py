@@ -438,7 +438,8 @@ def test_a_camera_is_asked_for_the_status_that_ffmpeg_does_not_say(
 
         thread = threading.Thread(target=serve)
         thread.start()
-        raising(monkeypatch, av.error.HTTPServerError(5, "Server returned 5XX"))
+        kind = av.error.HTTPOtherClientError if b" 453" in answer else av.error.HTTPServerError
+        raising(monkeypatch, kind(5, "Server returned 5XX"))
         host = f"127.0.0.1:{server.getsockname()[1]}"
         text = error_of(tmp_path, f"rtsp://me:p%40ss@{host}/cam?a=1")
         thread.join()
@@ -448,6 +449,17 @@ def test_a_camera_is_asked_for_the_status_that_ffmpeg_does_not_say(
         f"DESCRIBE rtsp://{host}/cam?a=1 RTSP/1.0\r\nCSeq: 1\r\n"
         "Accept: application/sdp\r\n\r\n".encode()
     ]
+
+
+def test_a_status_of_another_kind_is_that_of_the_second_question_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "refusal", lambda _: "503 Service Unavailable")
+    raising(monkeypatch, av.error.HTTPOtherClientError(4, "Server returned 4XX"))
+    assert error_of(tmp_path, "rtsp://127.0.0.1:9/sound") == (
+        "127.0.0.1:9 answers rtsp://127.0.0.1:9/sound with an error: Server returned 4XX; a stream of "
+        "sound alone, without pictures, answers so"
+    )
 
 
 @pytest.mark.timeout(60)
