@@ -191,7 +191,10 @@ def _open_file(config: VideoSettings, graph_dir: Path) -> Any:
     try:
         return av.open(f"{_FILE}{found.path}", options=options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
-        text = f"cannot read the video {str(found.path)!r}{_with(config)}: {reason_of(error)}"
+        assert found.path is not None
+        is_empty = not found.path.stat().st_size
+        reason = "it is empty (0 bytes)" if is_empty else reason_of(error)
+        text = f"cannot read the video {str(found.path)!r}{_with(config)}: {reason}"
         raise VideoError(text, code="codec") from error
 
 
@@ -519,4 +522,6 @@ def _is_known(host: str | None) -> bool:
 def reason_of(error: BaseException) -> str:
     """What FFmpeg says, without the address that it appends."""
     text = getattr(error, "strerror", None) or str(error)
+    if text == "End of file":
+        return "it ends before its first picture"
     return "not a video that FFmpeg can read" if text.startswith("Invalid data") else text

@@ -17,6 +17,9 @@ from typing import Any
 
 __all__ = ["PictureFiles", "Snapshots", "StillStream", "Stills"]
 
+_NO_PICTURE = b"\0"
+"""In place of an empty file: to a decoder, an empty packet is the end."""
+
 
 class StillStream:
     """A video stream of pictures, `rate` of them in a second.
@@ -109,7 +112,7 @@ class PictureFiles(Stills):
     def _data(self, number: int) -> bytes | None:
         if self._interrupted.is_set() or number >= len(self._files):
             return None
-        return self._files[number].read_bytes()
+        return self._files[number].read_bytes() or _NO_PICTURE
 
 
 class Snapshots(Stills):

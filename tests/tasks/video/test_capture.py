@@ -23,7 +23,7 @@ from flowrun.runtime.testing import run_task
 from flowrun.tasks.video import capture as capture_module
 from flowrun.tasks.video.capture import VideoCapture, VideoError
 from flowrun.tasks.video.connection import Opened
-from flowrun.tasks.video.opening import open_video
+from flowrun.tasks.video.opening import open_video, reason_of
 from flowrun.tasks.video.reader import Reader
 from support.damaged import Chunk, remux
 from support.rtsp import serving
@@ -368,6 +368,16 @@ def test_a_file_that_is_no_video(folder: Path) -> None:
     assert str(caught.value) == (
         f"cannot read the video '{folder}/notes.txt': not a video that FFmpeg can read"
     )
+
+
+def test_a_film_that_was_never_begun_says_so(tmp_path: Path) -> None:
+    (tmp_path / "film.mkv").touch()
+    with pytest.raises(VideoError) as caught:
+        capture(tmp_path, source_uri="film.mkv")
+    assert str(caught.value) == (
+        f"cannot read the video '{tmp_path}/film.mkv': it is empty (0 bytes)"
+    )
+    assert reason_of(av.error.EOFError(1, "End of file")) == "it ends before its first picture"
 
 
 def test_damaged_packets_are_skipped_and_logged(folder: Path) -> None:

@@ -245,6 +245,14 @@ def test_a_picture_that_is_damaged_is_left_out(tmp_path: Path) -> None:
     assert levels(capture(tmp_path, source_uri="*.jpg")) == [1, 3]
 
 
+def test_an_empty_file_is_a_picture_that_is_damaged(tmp_path: Path) -> None:
+    for number, data in enumerate([picture(0), b"", picture(20)]):
+        (tmp_path / f"{number}.jpg").write_bytes(data)
+    with structlog.testing.capture_logs() as logged:
+        assert levels(capture(tmp_path, source_uri="*.jpg")) == [0, 1]
+    assert sum(it["damaged"] for it in logged if it["event"] == "frames lost") == 1
+
+
 def test_fps_is_for_pictures(tmp_path: Path) -> None:
     draw(tmp_path / "a.mp4")
     stills = tmp_path / "stills"
