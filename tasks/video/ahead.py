@@ -42,16 +42,15 @@ def available_cores() -> int:
 class Cores:
     """The share of one source in the machine's cores.
 
-    count: how many cores there are. spare: how many threads more than cores decode. One always waits
-        for another's picture, as FFmpeg has it too; of small pictures, which take little memory, a
-        second one goes on while the next packet is on its way.
+    count: how many cores there are. has_spare: whether one thread more than cores decodes, as FFmpeg has
+        it too: one always waits for another's picture.
     """
 
     _sources: ClassVar[weakref.WeakSet[Cores]] = weakref.WeakSet()
     _lock: ClassVar = threading.Lock()
 
-    def __init__(self, count: int, *, spare: int = 1) -> None:
-        self._count, self._spare = count, spare
+    def __init__(self, count: int, *, has_spare: bool = True) -> None:
+        self._count, self._has_spare = count, has_spare
         self._left_out = 0
         """Sections that are still to be decoded in one thread."""
         self._leave_out = 1
@@ -66,7 +65,7 @@ class Cores:
             return 1
         with self._lock:
             cores = self._count // max(1, len(self._sources))
-        return 1 if cores < 2 else min(_MOST_THREADS, cores + self._spare)
+        return 1 if cores < 2 else min(_MOST_THREADS, cores + self._has_spare)
 
     def leave(self) -> None:
         """The source has ended: the others share the cores."""

@@ -52,7 +52,8 @@ jump in the log decodes no more, and the log of a flight recorder loses no more.
 
 
 _SMALL = 1 << 20
-"""Pixels of pictures that take little memory."""
+"""Pixels of pictures that take little memory. Larger ones that are logged get no spare thread: their
+checksums keep the cores busy, and at 1080p it would take 14 MiB."""
 
 
 class Counts(NamedTuple):
@@ -104,9 +105,11 @@ class SourceDecoder:
         self._strict = self._incoming.strict
         codec, form = self._incoming.codec, self._incoming.form
         is_parallel = self.logs_packets and (codec in AT_ONCE | IN_PARTS or form in WHOLE)
-        spare = 2 if self._context.width * self._context.height <= _SMALL else 1
+        is_small = self._context.width * self._context.height <= _SMALL
         self._preparing = Preparing(
-            Cores(cores, spare=spare) if cores > 1 and is_parallel else None,
+            Cores(cores, has_spare=queue is None or is_small)
+            if cores > 1 and is_parallel
+            else None,
             strict=self._strict,
             in_parts=codec in IN_PARTS,
         )

@@ -140,7 +140,7 @@ def test_sources_share_the_cores() -> None:
     del others
     assert one.threads() == 9
     assert ahead.Cores(100).threads() == 16
-    assert ahead.Cores(8, spare=2).threads() == 6  # half of the cores
+    assert ahead.Cores(8, has_spare=False).threads() == 4  # half of the cores
 
 
 def test_after_damage_sections_are_decoded_in_one_thread_for_a_while() -> None:
@@ -169,6 +169,19 @@ def test_a_decoder_goes_when_its_pictures_came_out(
     assert len(made) > 1
 
 
+def packets_until_a_picture(film: Path, cores: int, queue: PacketQueue | None = None) -> int:
+    given: list[Picture] = []
+    with av.open(str(film)) as container:
+        stream = container.streams.video[0]
+        decoder = SourceDecoder(stream, queue, cores=cores)
+        packets = container.demux(stream)
+        fed = 0
+        while not given:
+            decoder.feed(next(packets), given.append)
+            fed += 1
+    return fed
+
+
 def test_a_live_source_and_what_has_no_threads_wait_for_no_packet(originals: Path) -> None:
     for kind, cores, waits in (
         ("h264.mp4", 1, False),
@@ -176,13 +189,15 @@ def test_a_live_source_and_what_has_no_threads_wait_for_no_packet(originals: Pat
         ("vp9.mkv", 3, False),
         ("jpegs.avi", 3, True),
     ):
-        given: list[Picture] = []
-        with av.open(str(damaged.original(originals, kind))) as container:
-            stream = container.streams.video[0]
-            decoder = SourceDecoder(stream, None, cores=cores)
-            packets = container.demux(stream)
-            fed = 0
-            while not given:
-                decoder.feed(next(packets), given.append)
-                fed += 1
-        assert fed == (6 if waits else 1), kind  # two threads more than cores
+        fed = packets_until_a_picture(damaged.original(originals, kind), cores)
+        assert fed == (5 if waits else 1), kind  # a thread more than cores
+
+
+def test_large_pictures_that_are_logged_get_no_spare_thread(
+    originals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = damaged.original(originals, "h264.mp4")
+    assert packets_until_a_picture(film, 3, PacketQueue()) == 5
+    monkeypatch.setattr(decoding, "_SMALL", 0)
+    assert packets_until_a_picture(film, 3, PacketQueue()) == 4
+    assert packets_until_a_picture(film, 3) == 5
