@@ -249,18 +249,22 @@ class PlanarPicture:
 
     def _converted(self) -> NDArray[np.uint8]:
         out = new_array(*self.layout.shape, 3)
-        addresses, strides = self._lines()
-        known = _recipe(self.layout, strides)
-        if known is None:
+        lines = self._lines()
+        known = None if lines is None else _recipe(self.layout, lines[1])
+        if lines is None or known is None:
             return rgb(self._planes(), out)
-        to_rgb_at(known, addresses, out)
+        to_rgb_at(known, lines[0], out)
         return out
 
-    def _lines(self) -> tuple[list[int], tuple[int, ...]]:
-        """As `InPlace.lines`."""
+    def _lines(self) -> tuple[list[int], tuple[int, ...]] | None:
+        """As `InPlace.lines`; None of bytes that are not those of the layout: past their end is memory
+        of others."""
         if isinstance(self._data, InPlace):
             return self._data.lines
-        addresses, strides, at = [], [], self.data.ctypes.data
+        data = self.data
+        if data.nbytes != self.layout.size or not data.flags.c_contiguous:
+            return None
+        addresses, strides, at = [], [], data.ctypes.data
         for rows, length in self.layout.planes:
             addresses.append(at)
             strides.append(length)

@@ -145,6 +145,14 @@ def test_a_decoder_waits_for_who_reads_a_picture_in_its_memory() -> None:
     assert not picture.is_in_place
 
 
+@pytest.mark.parametrize("form", PLANAR)
+def test_bytes_of_planes_are_not_read_past_their_end(form: str) -> None:
+    own = kept(frame_of(form, 48, 64))
+    assert isinstance(own, PlanarPicture)
+    with pytest.raises(ValueError, match=r"\d"):
+        PlanarPicture(own.layout, own.data[:-65].copy()).made()
+
+
 @pytest.mark.parametrize("form", OTHERS)
 def test_a_picture_that_has_no_planes_of_luma_is_kept_as_pixels(form: str) -> None:
     frame = frame_of(form, 16, 16)
