@@ -22,7 +22,7 @@ def make(path: Path, fps: Fraction) -> None:
 
 
 def cut_off(path: Path, packets: int) -> bool:
-    """Whether it is after so many of its packets."""
+    """Whether a film that ends after `packets` of its packets is cut off."""
     end = 0
     with av.open(str(path)) as film:
         stream = film.streams.video[0]
