@@ -6,6 +6,7 @@ shows the same. A decoder that goes on from one picture to the next only saves w
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -103,8 +104,18 @@ def searched(
     return Found(_empty(layout) if data is None else data, is_whole, is_whole or repeats(described))
 
 
+class _Step(NamedTuple):
+    """How far a section is decoded: up to packet `fed`; `drained`: and its decoder drained."""
+
+    fed: int
+    drained: bool = False
+
+
 class AskedSection:
     """The packets of one section, decoded when somebody asks for a picture. For any thread.
+
+    Whether a picture is whole follows from the packets up to its own, however late it is read and
+    however much is known by then of those after it.
 
     described: what decodes it.
     layout: how its pictures lie.
@@ -126,7 +137,10 @@ class AskedSection:
         self._packets: list[SectionPacket] = []
         self._size = 0
         self.is_whole = True
-        """Whether no packet is damaged, as far as is known."""
+        """Whether no packet that came is known to be missing or damaged; what decoding showed does not
+        count, as it depends on what was read."""
+        self._hurt = _Step(sys.maxsize)
+        """The first step at which decoding showed damage."""
         self._is_complete = True
         """Whether no packet was dropped."""
         self._decoder: PacketDecoder | None = None
@@ -154,28 +168,33 @@ class AskedSection:
 
         drained: whether the section has no more.
         """
-        return AskedPicture(self._layout, lambda: self._picture(number, fed, drained=drained))
+        find = partial(self._picture, number, _Step(fed, drained), came_whole=self.is_whole)
+        return AskedPicture(self._layout, find)
 
-    def _picture(self, number: int, fed: int, *, drained: bool) -> Found:
+    def _picture(self, number: int, step: _Step, *, came_whole: bool) -> Found:
         with self._lock:
-            data = self._next_data(number, fed, drained=drained)
+            data = self._next_data(number, step)
             if data is None:
-                found = self._searched(number, fed)
-                self.is_whole &= found.is_whole
+                found = self._searched(number, step.fed)
+                self._note(step, is_whole=found.is_whole)
                 data = found.data
-            is_whole = self.is_whole
+            is_whole = came_whole and step < self._hurt
         if not is_whole:
             self._damaged()
         return Found(data, is_whole, is_whole or repeats(self._described))
 
-    def _next_data(self, number: int, fed: int, *, drained: bool) -> Data | None:
+    def _note(self, step: _Step, *, is_whole: bool) -> None:
+        if not is_whole:
+            self._hurt = min(self._hurt, step)
+
+    def _next_data(self, number: int, step: _Step) -> Data | None:
         """The picture, where the decoder that goes on still gives it."""
-        if number not in self._out and self._can_reach(fed):
-            self._advance(fed, number)
-            if drained:
+        if number not in self._out and self._can_reach(step.fed):
+            self._advance(step.fed, number)
+            if step.drained:
                 assert self._decoder is not None
-                took = self._decoder.drain(self._keeper(None))
-                self.is_whole &= took
+                took = self._decoder.drain(self._keeper(step, None))
+                self._note(step, is_whole=took)
                 self._decoder = None  # it has 10 MiB at 1080p
         return self._out.pop(number, None)
 
@@ -201,16 +220,17 @@ class AskedSection:
         for packet in self._packets[self._next - self._packets[0].number :]:
             if packet.number > fed:
                 break
-            keep = self._keeper(None if packet.number == fed else number)
+            step = _Step(packet.number)
+            keep = self._keeper(step, None if packet.number == fed else number)
             took = self._decoder.decode(packet.number, packet.data, keep, is_key=packet.is_key)
-            self.is_whole &= took
+            self._note(step, is_whole=took)
             self._next = packet.number + 1
 
-    def _keeper(self, only: int | None) -> Take:
-        """Keeps one picture of those that come out, or all."""
+    def _keeper(self, step: _Step, only: int | None) -> Take:
+        """Keeps one picture of those that come out at `step`, or all."""
 
         def take(number: int | None, decoded: Any) -> None:
-            self.is_whole &= not decoded.is_corrupt
+            self._note(step, is_whole=not decoded.is_corrupt)
             if number is None or only not in (None, number) or layout_of(decoded) != self._layout:
                 return
             self._out[number] = copied(decoded, self._layout)

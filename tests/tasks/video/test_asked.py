@@ -21,7 +21,7 @@ from flowrun.runtime.pictures.video import PacketDecoder
 from flowrun.runtime.replay.replay import Replay
 from flowrun.tasks.video.asked import AskedDecoder
 from flowrun.tasks.video.decoding import Counts, SourceDecoder
-from flowrun.tasks.video.sections import Picture
+from flowrun.tasks.video.sections import Emit, Picture
 from support import damaged, films, helpers
 from support.damaged import Chunk
 from support.packets import counted
@@ -149,6 +149,11 @@ def fed_to_end(film: Path, *, asked: bool) -> list[Picture]:
         found = picture.kept if picture.decoded is None else kept(picture.decoded)
         given.append(picture._replace(decoded=None, kept=found))
 
+    feed(film, emit, asked=asked)
+    return given
+
+
+def feed(film: Path, emit: Emit, *, asked: bool) -> None:
     with av.open(str(film)) as container:
         stream = container.streams.video[0]
         decoder = (
@@ -157,7 +162,6 @@ def fed_to_end(film: Path, *, asked: bool) -> list[Picture]:
         for packet in container.demux(stream):
             decoder.feed(packet, emit)
         decoder.drain(emit)
-    return given
 
 
 @pytest.mark.parametrize("kind", ["h264_b.mkv", "h264_open.mkv", "h265.mp4", "h264_intra.mkv"])
@@ -198,8 +202,65 @@ def test_a_damaged_packet_stays_in_the_log_and_what_was_read_of_it_too(
         return
     assert codecs == {"packets"}
     hurt = [at for at, it in enumerate(asked.stored) if "damaged" in it]
-    assert set(hurt) <= set(range(8, 16)), "not of this group alone"
-    assert hurt[-1] == (15 if task == "Digest" else 14), "read, and after a damaged packet"
+    read_after_it = range(9, 16) if task == "Digest" else [9, 14]
+    assert hurt == list(read_after_it)
+
+
+@pytest.mark.parametrize("every", [1, 3, 5])
+@pytest.mark.parametrize("kind", ["h264.mp4", "h264_b.mkv", "h264_slices.ts", "h265.mp4"])
+def test_pictures_that_are_read_late_are_marked_as_those_read_at_once(
+    originals: Path, tmp_path: Path, kind: str, every: int
+) -> None:
+    """On a busy machine, a source is far past a picture when it is read."""
+    rng = np.random.default_rng(every)
+
+    def spoil(chunks: list[Chunk]) -> None:
+        first, second = rng.integers(1, damaged.FRAMES, 2)
+        data = bytearray(chunks[first].data)
+        start = int(rng.integers(4, len(data)))
+        data[start : start + 20] = b"U" * len(data[start : start + 20])
+        chunks[first] = replace(chunks[first], data=bytes(data))
+        chunks[second] = replace(chunks[second], data=b"\0\0\0\4\xff\xff\xff\xff")
+
+    some_hurt = False
+    for turn in range(6):
+        film = tmp_path / f"{turn}-{kind}"
+        damaged.remux(damaged.original(originals, kind), film, spoil)
+        at_once, later, last = (marks(film, every, behind) for behind in (0, 4, damaged.FRAMES))
+        assert at_once == later == last
+        some_hurt |= any(it.hurt for it in at_once)
+    assert some_hurt
+
+
+class Mark(NamedTuple):
+    came_hurt: bool
+    hurt: bool
+    is_sure: bool
+
+
+def marks(film: Path, every: int, behind: int) -> list[Mark]:
+    """What is known of a film's pictures when every so many of them are read, each when the source is
+    that many pictures past it."""
+    given: list[Picture] = []
+    marks: list[Mark] = []
+
+    def read(picture: Picture) -> None:
+        assert isinstance(picture.kept, AskedPicture)
+        assert picture.origin is not None
+        if len(marks) % every == every - 1:
+            _ = picture.kept.luma()
+        hurt = picture.origin.is_damaged
+        marks.append(Mark(hurt, not picture.kept.is_whole, picture.kept.is_sure))
+
+    def emit(picture: Picture) -> None:
+        given.append(picture)
+        if len(given) > behind:
+            read(given.pop(0))
+
+    feed(film, emit, asked=True)
+    for picture in given:
+        read(picture)
+    return marks
 
 
 @pytest.mark.parametrize("kind", ["h264.mp4", "h264_b.mkv", "h264_slices.ts"])
