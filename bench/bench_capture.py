@@ -4,7 +4,8 @@
         [--frames 600] [--rounds 5] [--seconds 10] [--dir DIR]
 
 read: a task reads every frame of a film, with the log off and with the camera's packets in the log.
-unread: it gets every frame, and looks at none; the packets are logged.
+unread: it gets every frame, and looks at none; with `decode: all`, where each is decoded all the same,
+and with `decode: asked`.
 streams: how many cameras one core takes that log 30 pictures a second, by what is decoded, and by how
 often a task reads a picture.
 latency: a live camera of 30 pictures a second; from the decoder to the entry of a task. The floor is a
@@ -86,6 +87,8 @@ UNREAD = {
     "cv2 grab": Contender("cv2-grab"),
     "flowrun, log off": Contender("flowrun-unread", is_peer=False),
     "flowrun, packets": Contender("flowrun-unread", is_logged=True, is_peer=False),
+    "asked, log off": Contender("flowrun-asked", is_peer=False),
+    "asked, packets": Contender("flowrun-asked", is_logged=True, is_peer=False),
 }
 HANDED_OVER = "PyAV and a queue"
 LATENCY = {
@@ -205,7 +208,7 @@ def bench_unread() -> None:
         film = film_of(size, OPTIONS.frames)
         print(f"\nno frame read: {size}, {OPTIONS.frames} frames, {mbits(film):.1f} Mbit/s")
         found = table(UNREAD, film)
-        for name in ("flowrun, log off", "flowrun, packets"):
+        for name in list(UNREAD)[2:]:
             samples, floor = found[name][1], found[FLOOR][1]
             rate = median_ratio(floor.totals(), samples.totals())
             verdict(f"{name}, rate / {FLOOR}", rate, LEAST_UNREAD)

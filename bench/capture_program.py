@@ -30,7 +30,7 @@ SETTLE_S = 6.0
 
 GRAPH = """
 tasks:
-  - {{id: cam0, type: VideoCapture, config: {{source_uri: "{source}"}}, logging: {{codec: packets}}}}
+  - {{id: cam0, type: VideoCapture, config: {{source_uri: "{source}", decode: {decode}}}, logging: {{codec: packets}}}}
   - {{id: sink, type: capture_sinks.{sink}}}
 cnx: [{{src: cam0, dst: sink, msg: ImageRgb8Msg}}]
 logging: {{slab_size_mib: 256, section_size_mib: 32}}
@@ -90,7 +90,9 @@ def peak_mib() -> float:
 # -- flowrun -----------------------------------------------------------------------------------
 
 
-def flowrun(source: str, meter: Meter, directory: Path | None, sink: str) -> None:
+def flowrun(
+    source: str, meter: Meter, directory: Path | None, sink: str, decode: str = "all"
+) -> None:
     """As the command does it."""
     import capture_sinks
 
@@ -103,7 +105,7 @@ def flowrun(source: str, meter: Meter, directory: Path | None, sink: str) -> Non
     log = ["--no-log"] if directory is None else ["--log-dir", str(directory)]
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "graph.yaml"
-        graph.write_text(GRAPH.format(source=source, sink=sink))
+        graph.write_text(GRAPH.format(source=source, sink=sink, decode=decode))
         status = run_command([str(graph), "--plain", "--port", "-1", *log])
     assert status == 0, status
 
@@ -224,6 +226,8 @@ def play(program: str, source: str, meter: Meter, directory: Path | None) -> Non
             flowrun(source, meter, directory, "Reads")
         case "flowrun-unread":
             flowrun(source, meter, directory, "Unread")
+        case "flowrun-asked":
+            flowrun(source, meter, directory, "Unread", decode="asked")
         case "flowrun-live":
             flowrun(source, meter, directory, "Live")
         case "pyav-decode":
