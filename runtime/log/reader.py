@@ -234,8 +234,9 @@ class Log:
     @overload
     def __getitem__(self, cycle: str) -> LogTopic: ...
     def __getitem__(self, cycle: int | str) -> LoggedCycle | LogTopic:
-        """The cycle of a number; of a text, such as "/inference/answer" or "inference.answer", the
-        messages of that topic. `LogNotFound` if the log does not hold it, `TypeError` if it is neither.
+        """The cycle of a number, of which a negative one counts from the last cycle; of a text, such as
+        "/inference/answer" or "inference.answer", the messages of that topic. `LogNotFound` if the log
+        does not hold it, `TypeError` if it is neither.
         """
         if isinstance(cycle, str):
             return topic_named(self, cycle)
@@ -245,6 +246,8 @@ class Log:
             raise TypeError(
                 f"log[{cycle!r}]: a cycle is found by its number; for a range: log.cycles(start, end)"
             ) from None
+        if number < 0:
+            number += 1 + max((record.cycle for record in self.cycles()), default=-1)
         for _, record in self._present(Range(number, number + 1)):
             if not isinstance(record, LateLines):
                 return record

@@ -66,7 +66,8 @@ class LogTopic:
             if cycle.step not in (None, 1):
                 raise TypeError(f"{self.name}[::{cycle.step!r}]: a range of cycles has no step")
             start, end = (
-                None if it is None else self._number(it) for it in (cycle.start, cycle.stop)
+                None if it is None else max(0, self._number(it))
+                for it in (cycle.start, cycle.stop)
             )
             return self._within(Range(start, end))
         number = self._number(cycle)
@@ -75,7 +76,8 @@ class LogTopic:
         later = next(iter(self._within(Range(number + 1, None))), None)
         next_ = "no later one has one" if later is None else f"the next one is in {later.cycle}"
         raise LogNotFound(
-            f"{self._log.path}: {self.name} has no message in cycle {number}; {next_}"
+            f"{self._log.path}: {self.name} has no message in cycle "
+            f"{number if number >= 0 else cycle}; {next_}"
         )
 
     def between(self, start: float | datetime | None, end: float | datetime | None) -> LogTopic:
@@ -138,7 +140,7 @@ class LogTopic:
         if number >= 0:
             return number
         last = max((record.cycle for record in self._log.cycles()), default=-1)
-        return max(0, last + 1 + number)
+        return last + 1 + number
 
     def _time_ns(self, time: float | datetime | None) -> int | None:
         if time is None:

@@ -71,6 +71,18 @@ def test_slices_are_cycles(log):
         topic[::2]
 
 
+def test_negative_numbers_count_from_the_last_cycle(log):
+    count = len(log)
+    assert [log[-1].cycle, log[-count].cycle] == [count - 1, 0]
+    assert log["n"][-count].cycle == 0
+    assert log["n"][-count + 3].cycle == 3
+    assert values(log["n"][-count - 9 : 2 - count]) == values(log["n"][:2])
+    with pytest.raises(LogNotFound, match=rf"cycle -{count + 1} is not in the log$"):
+        log[-count - 1]
+    with pytest.raises(LogNotFound, match=rf"no message in cycle -{count + 1}; the next one is"):
+        log["n"][-count - 1]
+
+
 def test_times_are_seconds_since_the_beginning_or_moments(log):
     topic, all_times = log["n"], [message.time_ns for message in log["n"]]
     began = all_times[0]
