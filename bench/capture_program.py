@@ -30,7 +30,10 @@ SETTLE_S = 6.0
 
 GRAPH = """
 tasks:
-  - {{id: cam0, type: VideoCapture, config: {{source_uri: "{source}", decode: {decode}}}, logging: {{codec: packets}}}}
+  - id: cam0
+    type: VideoCapture
+    config: {{source_uri: "{source}", decode: {decode}}}
+    logging: {{codec: packets}}
   - {{id: sink, type: capture_sinks.{sink}}}
 cnx: [{{src: cam0, dst: sink, msg: ImageRgb8Msg}}]
 logging: {{slab_size_mib: 256, section_size_mib: 32}}

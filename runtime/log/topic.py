@@ -66,8 +66,7 @@ class LogTopic:
             if cycle.step not in (None, 1):
                 raise TypeError(f"{self.name}[::{cycle.step!r}]: a range of cycles has no step")
             start, end = (
-                None if it is None else max(0, self._number(it))
-                for it in (cycle.start, cycle.stop)
+                None if it is None else max(0, self._number(it)) for it in (cycle.start, cycle.stop)
             )
             return self._within(Range(start, end))
         number = self._number(cycle)
