@@ -87,6 +87,7 @@ _NEED_TASKS = frozenset({"alerts", "ask", "dataset", "doctor", "eval", "models",
 _GROUP = "flowrun.commands"
 
 _BROKEN_PIPE = 128 + 13
+"""The exit status that a shell gives a command ended by SIGPIPE, as in `cat big.txt | head -1`."""
 # fmt: off
 _OF_THE_MACHINE = {
     errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ELOOP,
@@ -95,8 +96,19 @@ _OF_THE_MACHINE = {
 }
 # fmt: on
 """Errors of a file that say by themselves what is wrong: a traceback would add nothing."""
-"""The exit status that a shell gives a command ended by SIGPIPE, as in `cat big.txt | head -1`."""
-
+_NO_MEMORY = "no more memory: see `ulimit -v`, and the limits of the container"
+_NO_FILES = "no more open files: see `ulimit -n`"
+_LACKS = {
+    errno.ENOMEM: _NO_MEMORY,
+    errno.EMFILE: _NO_FILES,
+    errno.ENFILE: "no more open files: all programs together have as many as the system allows",
+}
+_NO_THREAD = "can't start new thread"
+"""So Python says it; its class is shared by all sorts of errors."""
+_NO_THREADS = (
+    "no more threads: see `ulimit -u`, and the limits of the container (--pids-limit) or of the "
+    "service (TasksMax)"
+)
 
 _THREADS_END_S = 2.0
 """Seconds that the interpreter may wait for threads of tasks at its end."""
@@ -182,9 +194,18 @@ def _status(argv: list[str] | None) -> int:
         is_int = number == signal.SIGINT
         say("interrupted" if is_int else f"ended by {signal.Signals(number).name}")
         return exit_status(interrupt)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and str(error) != _NO_THREAD:
+            raise
+        lacks = _NO_MEMORY if isinstance(error, MemoryError) else _NO_THREADS
+        say(f"flowrun: the system gives it {lacks}")
+        return 1
     except OSError as error:
         raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
         if not isinstance(raw, _Stdout) or raw.error is not error:
+            if error.filename is None and error.errno in _LACKS:
+                say(f"flowrun: the system gives it {_LACKS[error.errno]}")
+                return 1
             if error.errno not in _OF_THE_MACHINE or error.filename is None:
                 raise
             say(f"flowrun: {os.fsdecode(error.filename)}: {error.strerror}")

@@ -119,12 +119,12 @@ def listening(listener: Listener | None = None) -> Iterator[None]:
         yield
         return
     heard = _Heard(Stops() if listener is None else listener)
+    before = heard.begin()  # first: where the system gives no thread, nothing is changed
     handlers = {
         number: signal.signal(number, Handler(heard.on_main_thread))
         for number in _NUMBERS
         if number not in _MAY_BE_IGNORED or signal.getsignal(number) != signal.SIG_IGN
     }
-    before = heard.begin()
     _HANDLERS.append(handlers)
     try:
         yield
@@ -200,12 +200,16 @@ class _Heard:
     def begin(self) -> int:
         """Listen from now on; what Python had told of signals before."""
         self._pipe = _Pipe()
-        before = signal.set_wakeup_fd(self._pipe.writing, warn_on_full_buffer=False)
         self._thread = threading.Thread(
             target=self._listen, args=[self._pipe], name="flowrun-signals", daemon=True
         )
-        self._thread.start()
-        return before
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._pipe.close(self._pipe.writing)
+            self._pipe.close(self._pipe.reading)
+            raise
+        return signal.set_wakeup_fd(self._pipe.writing, warn_on_full_buffer=False)
 
     def end(self) -> None:
         """Listen no longer."""

@@ -254,10 +254,10 @@ class Terminal:
 
     def __enter__(self) -> Self:
         self._before = sys.stdout, sys.stderr
+        self._thread.start()  # first: where the system gives no thread, nobody would write what waits
         sys.stdout = self.stdout = self._queued(sys.stdout)
         sys.stderr = self.stderr = self._queued(sys.stderr)
         os.register_at_fork(after_in_child=self._let_go_in_child)
-        self._thread.start()
         return self
 
     def __exit__(

@@ -133,6 +133,63 @@ def test_a_file_that_the_machine_refuses_is_named_without_a_traceback(
     assert capsys.readouterr().err == "flowrun: /mnt/small/x.json: No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (MemoryError(), "no more memory: see `ulimit -v`, and the limits of the container"),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "no more memory: see `ulimit -v`, "),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "no more open files: see `ulimit -n`"),
+        (OSError(errno.ENFILE, os.strerror(errno.ENFILE)), "no more open files: all programs"),
+    ],
+)
+def test_what_the_system_does_not_give_is_named_without_a_traceback(
+    raised: BaseException,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_args: object) -> int:
+        raise raised
+
+    monkeypatch.setattr(check, "run", fail)
+    assert main(["check", "g.yaml"]) == 1
+    assert capsys.readouterr().err.startswith(f"flowrun: the system gives it {said}")
+
+
+def test_a_run_without_more_threads_says_so_wherever_it_is(tmp_path: Path) -> None:
+    """As in a container with a limit of processes: each thread that flowrun begins may be the one."""
+    code = """
+import sys, threading
+from flowrun.runtime.cli import main
+
+begin = threading._start_new_thread
+
+def limited(*args, **names):
+    global left
+    if not left:
+        raise RuntimeError("can't start new thread")
+    left -= 1
+    return begin(*args, **names)
+
+threading._start_new_thread = limited
+for count in range(20):
+    left = count
+    if not main(["run", sys.argv[1], "--cycles", "3", "--plain", "--port", "-1", "--log-dir", "runs"]):
+        print("threads:", count, file=sys.stderr)
+        break
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, GRAPHS / "caterpillar.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Traceback" not in done.stderr
+    assert int(done.stderr.rpartition("threads:")[2]) > 2
+    assert done.stderr.count("gives it no more threads: see `ulimit -u`") >= 2
+
+
 def test_another_error_of_the_system_is_ours_and_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
