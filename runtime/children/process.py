@@ -64,6 +64,7 @@ class ChildProcess:
     patience_s: seconds that `stop` gives the command to end: after three quarters of them it gets
         SIGTERM again, at last SIGKILL.
     drop_stdout: whether to read what the command writes to stderr alone.
+    hears: whether the command reads on its standard input what `tell` says; it is empty otherwise.
     on_line: called with each line that it writes, on a thread of the process.
     """
 
@@ -77,6 +78,7 @@ class ChildProcess:
         first_pause_s: float = 1.0,
         patience_s: float = _PATIENCE_S,
         drop_stdout: bool = False,
+        hears: bool = False,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
         self._command = list(command)
@@ -85,7 +87,8 @@ class ChildProcess:
         self._env = dict(env or {})
         self._first_pause_s = first_pause_s
         self._patience_s = patience_s
-        self._drop_stdout = drop_stdout
+        self._drop_stdout, self._hears = drop_stdout, hears
+        self._told: list[str] = []
         self._on_line = on_line
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -107,7 +110,7 @@ class ChildProcess:
                     [sys.executable, "-I", "-S", *warden_words, *self._command],
                     cwd=self._folder,
                     env={**os.environ, **self._env},
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.PIPE if self._hears else subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL if self._drop_stdout else subprocess.PIPE,
                     stderr=subprocess.PIPE if self._drop_stdout else subprocess.STDOUT,
                     text=True,
@@ -118,6 +121,7 @@ class ChildProcess:
             finally:
                 os.close(reading)
             self._lines.clear()
+            self._say(self._told)
             self._reader = threading.Thread(
                 target=self._read, args=[self._process], name=self._name, daemon=True
             )
@@ -137,6 +141,12 @@ class ChildProcess:
             target=self._watch, args=[on_end, on_failure], name=self._name, daemon=True
         )
         self._watcher.start()
+
+    def tell(self, line: str) -> None:
+        """Say a line to the command, and to each that is started after it. From any thread."""
+        with self._lock:
+            self._told.append(line)
+            self._say([line])
 
     def cancel(self) -> None:
         """Start the command no more, and end every `pause`; from any thread."""
@@ -169,6 +179,8 @@ class ChildProcess:
                 _wait(process)
         if self._watcher is not None:
             self._watcher.join()
+        with self._lock:
+            self._hush()
 
     @property
     def cancelled(self) -> bool:
@@ -215,6 +227,19 @@ class ChildProcess:
                 if self._on_line is not None:
                     self._on_line(line.rstrip())
 
+    def _say(self, lines: Sequence[str]) -> None:
+        stream = None if self._process is None else self._process.stdin
+        if stream is not None and not stream.closed:
+            with contextlib.suppress(OSError):  # it has ended
+                stream.writelines(f"{line}\n" for line in lines)
+                stream.flush()
+
+    def _hush(self) -> None:
+        """The command has ended, and hears nothing more."""
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):  # what was not read before it ended
+                self._process.stdin.close()
+
     def _cut_life_line(self) -> None:
         if self._life_line >= 0:
             os.close(self._life_line)
@@ -232,6 +257,7 @@ class ChildProcess:
             self._reader.join(_READ_S)
             with self._lock:
                 self._cut_life_line()
+                self._hush()
             if self._stopping.is_set():
                 return
             if monotonic_s() - started > _STEADY_S:

@@ -145,6 +145,24 @@ def test_the_command_itself_has_a_pid(tmp_path, make):
     assert child.command_pid is None
 
 
+def test_what_is_told_reaches_the_command_and_those_started_after_it(tmp_path, make):
+    heard = []
+    child = make(
+        "while read line; do echo $line; test $line = go && exit 1; done",
+        hears=True,
+        on_line=heard.append,
+    )
+    child.tell("one")
+    child.start()
+    child.keep_running(on_end=lambda _status, _pause_s: True, on_failure=lambda _: None)
+    wait_for(lambda: heard == ["one"])
+    child.tell("go")
+    wait_for(lambda: heard.count("go") > 1)
+    assert heard[:4] == ["one", "go", "one", "go"]
+    child.stop()
+    child.tell("nobody hears it")
+
+
 def test_a_child_that_is_cancelled_is_not_started(tmp_path, make):
     child = make("touch started")
     child.cancel()
