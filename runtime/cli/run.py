@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from flowrun.runtime.engine.beginning import Beginning
     from flowrun.runtime.graph.plan import Plan
     from flowrun.runtime.graph.spec import GraphSpec
+    from flowrun.runtime.links.told import Told
     from flowrun.runtime.run.live import Run, RunResult
     from flowrun.runtime.server.serve import Server
 
@@ -103,6 +104,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="end with the run, also on a terminal, where its page stays otherwise until Ctrl-C",
     )
+    # Said by `flowrun up` on standard input: see links/told.py.
+    parser.add_argument("--told", action="store_true", help=argparse.SUPPRESS)
     viewers.add_options(parser, instead=False)
 
 
@@ -151,6 +154,19 @@ def _taken_up(plan: Plan, directory: Path) -> Beginning | None:
     return found
 
 
+def _heard() -> Told:
+    """What is said on standard input, which is empty for all others from now on."""
+    from flowrun.runtime.links.told import Told
+
+    told = Told()
+    stream = os.fdopen(os.dup(0), encoding="utf-8", errors="replace")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    threading.Thread(target=told.hear, args=[stream], name="flowrun-told", daemon=True).start()
+    return told
+
+
 def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
     from flowrun.runtime.cli.again import Again
     from flowrun.runtime.cli.memory import keep_freed_memory
@@ -184,6 +200,7 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
             console=LogLines(terminal.stderr),
             debug_messages=args.debug_messages,
             begins=None if directory is None else _taken_up(plan, directory),
+            told=_heard() if args.told else None,
         )
     except FlowrunError as error:
         if directory is not None:
@@ -301,6 +318,8 @@ class _Signals:
 
     def again(self, number: int, *, is_stuck: bool) -> None:
         del is_stuck
+        if self._run.leave():
+            return
         self._end(signal.Signals(number).name, 128 + number)
 
     def stuck(self, reason: str) -> None:

@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
             if args.socket is not None:
                 place = ["--socket", str(args.socket.absolute())]
             place += ["--root-path", args.root_path]
-        return ["--plain", "--exit", *place, *given]
+        return ["--plain", "--exit", "--told", *place, *given]
 
     fleet = Fleet(graph, folder, options=options, say=print_if_read, placement=placement)
     ending = AsksFirst()

@@ -1,16 +1,16 @@
-"""How partitions end: senders first, and who is left with nothing to do."""
+"""In which order partitions end: senders first."""
 
 from __future__ import annotations
 
 from flowrun.runtime.graph.spec import GraphSpec, PartId
 
-__all__ = ["ending_order", "senders_of", "with_sources"]
+__all__ = ["ending_order"]
 
 
 def ending_order(graph: GraphSpec) -> list[list[PartId]]:
     """The processes by partition, senders first: what they sent last is then still taken. Of those on
     a cycle, the first declared one is first."""
-    before = senders_of(graph)
+    before = _senders_of(graph)
     left = {it.id: it for it in graph.partitions}
     order = []
     while left:
@@ -19,7 +19,7 @@ def ending_order(graph: GraphSpec) -> list[list[PartId]]:
     return order
 
 
-def senders_of(graph: GraphSpec) -> dict[str, set[str]]:
+def _senders_of(graph: GraphSpec) -> dict[str, set[str]]:
     """By partition, those that send to it."""
     of_task = {task.id: task.partition for task in graph.tasks}
     found: dict[str, set[str]] = {it.id: set() for it in graph.partitions}
@@ -28,10 +28,3 @@ def senders_of(graph: GraphSpec) -> dict[str, set[str]]:
         if src and dst and src != dst:
             found[dst].add(src)
     return found
-
-
-def with_sources(graph: GraphSpec) -> set[str | None]:
-    """The partitions with tasks that nothing is connected to: they have something to do by
-    themselves."""
-    fed = {cnx.dst.task for cnx in graph.connections}
-    return {task.partition for task in graph.tasks if task.id not in fed}

@@ -14,7 +14,7 @@ from pathlib import Path
 from flowrun.runtime.children.endings import why_ended
 from flowrun.runtime.children.process import ChildProcess
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.fleet.ending import ending_order, senders_of, with_sources
+from flowrun.runtime.fleet.ending import ending_order
 from flowrun.runtime.fleet.placement import (
     LOCAL_SETTINGS,
     PATIENCE_S,
@@ -25,6 +25,7 @@ from flowrun.runtime.fleet.placement import (
 )
 from flowrun.runtime.fleet.record import folder_of
 from flowrun.runtime.graph.spec import GraphSpec, PartId
+from flowrun.runtime.links.told import STOP, ended
 
 __all__ = ["COMMAND", "Fleet", "addresses"]
 
@@ -35,9 +36,8 @@ _SEEN_S = 0.5
 """How long a process has to be there again before that is said."""
 _PORTS = range(20_000, 32_000)
 """Below those that the system gives to clients."""
-_LEFT_S = 20.0
-"""How long a process may run on after all that send to it, before that is said."""
-_ASKED = 128 + signal.SIGTERM
+_ASKED = {128 + it for it in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+"""The statuses of one that somebody has ended at once."""
 _WRONG = 2
 """The status of a mistake in the graph or the options: no other start would help."""
 
@@ -78,8 +78,6 @@ class _Member:
     lines: list[str] = field(default_factory=list)
     status: int | None = None
     restarts: int = 0
-    is_left: bool = False
-    """Whether all that send to it have ended, and it has nothing else to do."""
 
 
 class Fleet:
@@ -89,8 +87,8 @@ class Fleet:
     options: what their command lines say besides, by process.
     say: takes the lines about them, and those that they write.
     first_pause_s: seconds to wait before the first restart; doubled each time.
-    left_s: after how many seconds it is said of a process that all that send to it have ended.
-    command: Python's arguments that run a graph; the file and options follow.
+    command: Python's arguments that run a graph; the file and options follow. On its standard input
+        each hears which others have ended for good: see `links.told`.
     placement: where they run; as children of this process, if not given.
     """
 
@@ -102,12 +100,11 @@ class Fleet:
         options: Callable[[PartId], Sequence[str]],
         say: Callable[[str], None],
         first_pause_s: float = 1.0,
-        left_s: float = _LEFT_S,
         command: Sequence[str] = COMMAND,
         placement: Placement | None = None,
     ) -> None:
         self._graph = graph
-        self._say_line, self._left_s = say, left_s
+        self._say_line = say
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._stopping = False
@@ -150,6 +147,7 @@ class Fleet:
         """End all, senders first; each has some seconds to finish its log."""
         with self._lock:
             self._stopping = True
+        self._tell(STOP)
         for group in ending_order(self._graph):
             threads = [
                 threading.Thread(target=self._members[part].child.stop, name=f"flowrun-stop-{part}")
@@ -187,7 +185,7 @@ class Fleet:
     def _ending(self, member: _Member) -> Callable[[int, float], bool]:
         def on_end(status: int, pause_s: float) -> bool:
             with self._lock:
-                again = member.on_error == "restart" and status not in (0, _WRONG)
+                again = member.on_error == "restart" and status not in (0, _WRONG, *_ASKED)
                 again = again and not self._stopping
                 member.restarts += again
             if again:
@@ -217,7 +215,7 @@ class Fleet:
 
     def _note(self, member: _Member, status: int | None, why: str | None = None) -> None:
         """A process has ended for good. why: as its status and its lines say it, if not given."""
-        is_well = status is None or (self._stopping and status == _ASKED)
+        is_well = status is None or status in _ASKED
         if why is None and status is not None and not is_well:
             why = why_ended(status, member.lines)
         self._say(member.part, "ended" if why is None else f"failed: {why.splitlines()[0]}")
@@ -227,38 +225,11 @@ class Fleet:
                 self.failed[member.part] = why
             if self.failed or all(it.status is not None for it in self._members.values()):
                 self._ended.set()
-            left = [it for it in self._members.values() if not it.is_left and self._is_left(it)]
-            for it in left:
-                it.is_left = True
-        for it in left:
-            timer = threading.Timer(self._left_s, self._say_left, [it])
-            timer.daemon = True
-            timer.start()
+        self._tell(ended(member.part))
 
-    def _is_left(self, member: _Member) -> bool:
-        """See `_Member.is_left`; False once it has ended, or is to end."""
-        senders = senders_of(self._graph)[member.part.partition]
-        return (
-            member.status is None
-            and not self._stopping
-            and member.part.partition not in with_sources(self._graph)
-            and bool(senders)
-            and all(
-                it.status is not None
-                for part, it in self._members.items()
-                if part.partition in senders
-            )
-        )
-
-    def _say_left(self, member: _Member) -> None:
-        with self._lock:
-            runs = self._is_left(member)
-        if runs:
-            self._say(
-                member.part,
-                f"still runs {self._left_s:g} s after all that send to it have ended: it may not have "
-                "heard of their end; Ctrl-C ends it",
-            )
+    def _tell(self, line: str) -> None:
+        for member in self._members.values():
+            member.child.tell(line)
 
     def _say(self, part: PartId, line: str) -> None:
         self._say_line(f"{part!s:<{self._width}} | {line}")
@@ -287,6 +258,7 @@ class LocalPlacement:
             first_pause_s=pause_s,
             patience_s=PATIENCE_S,
             drop_stdout=True,  # the status, again and again
+            hears=True,
             on_line=on_line,
         )
 

@@ -50,6 +50,8 @@ class _Runner:
         self._dropped = 0
         self._came = threading.Condition()
         self._child: ChildProcess | None = None
+        self._told: list[str] = []
+        self._telling = threading.Lock()
 
     def place(self) -> _Node:
         """The node, and a port at which nobody listens there."""
@@ -66,11 +68,22 @@ class _Runner:
             name=name,
             patience_s=PATIENCE_S,
             drop_stdout=True,
+            hears=True,
             on_line=lambda line: self._note("line", line),
         )
-        child.start()
+        with self._telling:
+            for line in self._told:
+                child.tell(line)
+            child.start()
+            self._child = child
         child.keep_running(on_end=self._ended, on_failure=lambda _: None)
-        self._child = child
+
+    def tell(self, line: str) -> None:
+        """See `ChildProcess.tell`."""
+        with self._telling:
+            self._told.append(line)
+            if self._child is not None:
+                self._child.tell(line)
 
     def _ended(self, status: int, _pause_s: float) -> bool:
         self._note("end", status)
@@ -223,6 +236,10 @@ class _Placed:
             raise OSError(0, str(error.cause)) from error
         except self._ray.exceptions.RayError as error:
             raise self._lost(error) from error
+
+    def tell(self, line: str) -> None:
+        """See `ChildProcess.tell`. Does not wait for the node."""
+        self._actor.tell.remote(line)
 
     def keep_running(
         self, *, on_end: Callable[[int, float], bool], on_failure: Callable[[OSError], None]

@@ -69,6 +69,8 @@ class Inbound:
         self._transport: Transport | None = None
         self._ins: dict[str, _In] = {}
         self._acknowledging = threading.Lock()
+        self._is_over = False
+        """Whether this process takes nothing more."""
 
     def receive(
         self, transport: Transport, boundary: Boundary, cursor: Cursor | None, started: Started
@@ -149,7 +151,14 @@ class Inbound:
             elif it.is_there and now_s - it.hello_at_s >= AGAIN_S and not it.refused:
                 self._ask_hello(it, now_s)
             self._look_for_rival(it)
+            if not it.is_there and not it.is_over and self._own.is_gone(it.peer):
+                self._give_up(it)
         self.acknowledge(now_s)
+
+    def end(self) -> None:
+        """Tell the senders that nothing more is taken: the run has ended in order. From any thread."""
+        self._is_over = True
+        self.acknowledge(self._own.now_s(), again=True)
 
     def acknowledge(self, now_s: float, *, again: bool = False) -> None:
         """Tell senders what is in the log, where that is new, or was said a while ago. From any thread.
@@ -162,7 +171,16 @@ class Inbound:
                 is_due = now_s - it.acknowledged_at_s >= AGAIN_S
                 if again or says != it.acknowledged or is_due:
                     it.acknowledged, it.acknowledged_at_s = says, now_s
-                    it.incoming.receiver.acknowledge(it.committed)
+                    it.incoming.receiver.acknowledge(it.committed, is_last=self._is_over)
+
+    def _give_up(self, it: _In) -> None:
+        """The sender has ended for good, and nobody has heard it say so."""
+        if it.incoming.receiver.give_up():
+            self._own.log.warning(
+                "a sender has ended before all that it sent had come: the rest is in its log alone",
+                sender=str(it.peer),
+                newest_cycle=it.incoming.receiver.newest.cycle,
+            )
 
     def _look_for_rival(self, it: _In) -> None:
         rival, it.incoming.receiver.rival = it.incoming.receiver.rival, None
@@ -210,7 +228,8 @@ class Inbound:
         it.is_welcome = it.incoming.receiver.is_open = False
         it.hello_at_s = -AGAIN_S
         it.incoming.note_sender(is_there=is_there)
-        if not is_there and self._own.spec.network.on_peer_lost == "stop" and not it.is_over:
+        is_over = it.is_over or self._own.is_gone(it.peer)
+        if not is_there and self._own.spec.network.on_peer_lost == "stop" and not is_over:
             self._own.fail(f"{it.peer} is lost, and the graph says on_peer_lost: stop")
         self._own.wake()
 

@@ -27,6 +27,7 @@ from flowrun.runtime.links.reached import reached_before
 from flowrun.runtime.links.rivals import only_one
 from flowrun.runtime.links.security import certificates_of, security_of
 from flowrun.runtime.links.status import LinkStatus, PartStatus
+from flowrun.runtime.links.told import Told
 from flowrun.runtime.links.transport import Transport
 from flowrun.runtime.links.zenoh import ZenohTransport, config_of, open_zenoh
 from flowrun.runtime.log.committed import CommittedCycles
@@ -49,6 +50,7 @@ class Links:
     transport: opens the transport.
     log: a logger of the run.
     now_s: monotonic seconds, for what is said again and again.
+    told: what is heard of the others' ends; None where nobody says it.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Links:
         committed: CommittedCycles | None = None,
         transport: Callable[[GraphSpec], Transport] | None = None,
         now_s: Callable[[], float] = monotonic_s,
+        told: Told | None = None,
     ) -> None:
         self.error: LinkError | None = None
         """Why the run must end."""
@@ -88,7 +91,12 @@ class Links:
             wake=self._woken.set,
             fail=self._fail,
             note=self._note,
+            told=told,
         )
+        self._told = told
+        if told is not None:
+            told.on_change = self._heed
+            self._heed()
         self._inbound = Inbound(own)
         self._outbound = Outbound(own, plan, directory, committed=committed, hurried=self._hurried)
         self._open = open_transport if transport is None else transport
@@ -128,6 +136,12 @@ class Links:
             self._tell(transport)
             self._thread = threading.Thread(target=self._work, name="flowrun-links", daemon=True)
             self._thread.start()
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it is known that no other run follows one that ends without an error: who runs all
+        processes would start none, and has not asked all to end."""
+        return self._told is not None and not self._told.is_over
 
     @property
     def goes_in_step(self) -> bool:
@@ -184,6 +198,7 @@ class Links:
             self._alone.close()
             return
         if in_order:
+            self._inbound.end()
             self._outbound.end()
         self._stopped.set()
         self._woken.set()
@@ -201,6 +216,17 @@ class Links:
     def hurry(self) -> None:
         """Let `end` wait for nobody. From any thread."""
         self._hurried.set()
+
+    @property
+    def waits_at_end(self) -> bool:
+        """Whether `end` waits for receivers. From any thread."""
+        return self._outbound.waits and not self._hurried.is_set()
+
+    def _heed(self) -> None:
+        """Something was heard of the others' ends."""
+        if self._told is not None and self._told.is_over:
+            self._hurried.set()
+        self._woken.set()
 
     def status(self) -> list[LinkStatus]:
         """How each link is doing; what is received first. From any thread."""

@@ -88,6 +88,8 @@ class Outbound:
         self._in_step: list[_Out] = []
         """The receivers that this run waits for after each cycle."""
         self._acked = Wakeup()
+        self.waits = False
+        """Whether `end` waits for receivers."""
 
     def open(self, transport: Transport) -> None:
         """Ship what the run commits from now on, and answer receivers."""
@@ -156,7 +158,7 @@ class Outbound:
         return bool(self._in_step)
 
     def wait_in_step(self, is_over: Callable[[], bool]) -> None:
-        """Wait until receivers that go in lock-step have in their logs what was sent.
+        """Wait until receivers that go in lock-step have in their logs what was sent, or have ended.
 
         is_over: whether to wait no longer.
         """
@@ -172,12 +174,19 @@ class Outbound:
         assert self._shipper is not None
         said = self._shipper.acknowledged[out.peer]
         replica = self._shipper.replica_of(out.peer.partition)
-        if replica not in (None, out.peer.instance):
+        if replica not in (None, out.peer.instance) or self._has_left(out):
             return True
         if not out.awaited or (said.run == self._own.run and said.cycle >= out.awaited):
             return True
         is_lost = out.was_there and not out.is_there
         return is_lost and self._own.spec.network.on_peer_lost == "continue"
+
+    def _has_left(self, out: _Out) -> bool:
+        """Whether a receiver takes nothing more: it has ended, and no other run of it follows."""
+        assert self._shipper is not None
+        if self._shipper.acknowledged[out.peer].is_last:
+            return True
+        return not out.is_there and self._own.is_gone(out.peer)
 
     def ship(self) -> None:
         """Put what was committed."""
@@ -224,11 +233,15 @@ class Outbound:
         return [name for name, it in self._outs.items() if not self._shipper.has_all(it.peer)]
 
     def end(self) -> None:
-        """The same, until each receiver has said so, or is not there for a while."""
+        """The same, until each receiver has said so or has ended itself, or is not there for a while.
+        Where somebody says which processes have ended for good, others are waited for: they come again.
+        """
         if self._shipper is not None:
             self._shipper.end()
             if not isinstance(self._own.clock, ManualClock):
+                self.waits = True
                 self._wait_for_receivers(self._shipper)
+                self.waits = False
 
     def _wait_for_receivers(self, shipper: Shipper) -> None:
         began = self._own.now_s()
@@ -241,8 +254,8 @@ class Outbound:
             lacking = [
                 it
                 for it in self._outs.values()
-                if not shipper.has_all(it.peer)
-                and (it.is_there or now_s - max(it.left_at_s, began) < _ABSENT_S)
+                if not (shipper.has_all(it.peer) or self._has_left(it))
+                and (it.is_there or self._may_come(now_s - max(it.left_at_s, began)))
             ]
             if not lacking:
                 return
@@ -252,6 +265,10 @@ class Outbound:
                     "waiting for receivers to take what was sent",
                     receivers=", ".join(str(it.peer) for it in lacking),
                 )
+
+    def _may_come(self, absent_s: float) -> bool:
+        """Whether a receiver that is not there is waited for."""
+        return self._own.told is not None or absent_s < _ABSENT_S
 
     def close(self) -> None:
         if self._shipper is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from flowrun.runtime.clock import Clock
 from flowrun.runtime.events import Assigned, Met
 from flowrun.runtime.graph.spec import GraphSpec, PartId
+from flowrun.runtime.links.told import Told
 from flowrun.runtime.links.wire import Keys, Peer, graph_key
 
 __all__ = ["AGAIN_S", "LOOK_S", "REST_S", "OwnProcess", "peer_of"]
@@ -31,6 +32,7 @@ class OwnProcess:
     wake: called, on any thread, when there is something to `pump`.
     fail: called, on any thread, with why the run must end.
     note: called, on any thread, with what is to be recorded in the next cycle.
+    told: what is heard of the others' ends; None where nobody says it.
     """
 
     spec: GraphSpec
@@ -42,11 +44,16 @@ class OwnProcess:
     wake: Callable[[], None]
     fail: Callable[[str], None]
     note: Callable[[Assigned | Met], None]
+    told: Told | None = None
 
     @property
     def graph(self) -> str:
         """How the wire names the graph."""
         return graph_key(self.spec.name)
+
+    def is_gone(self, peer: Peer) -> bool:
+        """Whether it is known that a process has ended and no other run of it follows."""
+        return self.told is not None and self.told.has_ended(peer)
 
     def keys_of(self, peer: Peer) -> Keys:
         """The keys of a process of the same graph."""

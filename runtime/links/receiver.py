@@ -82,7 +82,8 @@ class Receiver:
         self.is_open = True
         """Whether to take what comes; what does not is left in the sender's log."""
         self.ended = False
-        """Whether the sender has ended in order, and all that it sent has come."""
+        """Whether nothing more comes: the sender has ended in order and all that it sent has come, or it
+        was given up."""
         self.newest = Cursor(0, 0)
         """The newest cycle that was heard of."""
         self.damaged = 0
@@ -125,6 +126,15 @@ class Receiver:
             self._arrived.is_behind = True
             self._not_before_ns, self._pause_ns = 0, _AGAIN_NS
 
+    def give_up(self) -> bool:
+        """The sender has ended, and can be asked no more: what has come is all. Whether it is known that
+        this is not all that it has sent."""
+        with self._lock:
+            lacks = self._arrived.has_early or self.newest >= self._arrived.cursor
+        self.ended = True
+        self.wake()
+        return lacks
+
     # -- on the thread that pumps ------------------------------------------------------------------
 
     def pump(self, now_ns: int) -> None:
@@ -155,10 +165,13 @@ class Receiver:
             timeout_s=_TIMEOUT_S,
         )
 
-    def acknowledge(self, cursor: Cursor) -> None:
+    def acknowledge(self, cursor: Cursor, *, is_last: bool = False) -> None:
         """Tell the sender that all before `cursor` is in this process's log, and whether it is known
-        here that the sender has ended."""
-        said = Question(*cursor, 0, self.ended).pack()
+        here that the sender has ended.
+
+        is_last: whether this process takes nothing more.
+        """
+        said = Question(*cursor, int(is_last), self.ended).pack()
         self._transport.put(self._ack_key, said, pack_run(self._run))
 
     # -- on the thread of the cycles -----------------------------------------------------------------

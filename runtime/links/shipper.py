@@ -40,11 +40,12 @@ _MOST_QUESTIONS = 64
 @dataclass(slots=True)
 class Acknowledged:
     """What a receiver has said. run, cycle: its cursor, see `runs.Cursor`. knows_end: whether it knows
-    that this process has ended."""
+    that this process has ended. is_last: whether it takes nothing more."""
 
     run: int = 0
     cycle: int = 0
     knows_end: bool = False
+    is_last: bool = False
 
 
 @dataclass(slots=True)
@@ -228,6 +229,7 @@ class Shipper:
             return
         said = self.acknowledged[peer]
         said.run, said.cycle, said.knows_end = asked.run, asked.cycle, asked.context
+        said.is_last = asked.most_bytes > 0
         self._on_ack()
 
     def _is_second(self, peer: Peer, by: int) -> bool:

@@ -132,8 +132,10 @@ class Question(NamedTuple):
     """What a receiver asks a sender's log for.
 
     run, cycle: the first cycle that it lacks; run 0: whatever the oldest log begins with.
-    most_bytes: of messages in the answer, which has one in any case.
-    context: whether to begin with `CONTEXT`.
+    most_bytes: of messages in the answer, which has one in any case. Of what a receiver has: 1 where it
+        takes nothing more, as it has ended and no other run of it follows; else 0.
+    context: whether to begin with `CONTEXT`. Of what a receiver has: whether it knows that the sender
+        has ended.
     """
 
     run: int

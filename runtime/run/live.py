@@ -33,6 +33,7 @@ from flowrun.runtime.interrupts import is_users, telling_interrupts
 from flowrun.runtime.links.links import Links
 from flowrun.runtime.links.reached import reached_before, said_of
 from flowrun.runtime.links.status import PartStatus
+from flowrun.runtime.links.told import Told
 from flowrun.runtime.links.transport import Transport
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.mistaken import TakenForRun
@@ -99,6 +100,7 @@ class Run:
     debug_messages: whether to find tasks that change messages or keep inputs; slow.
     transport: opens what carries messages to other partitions; None opens what the graph names.
     begins: what is left of an earlier run, which this one goes on with.
+    told: what is heard of the ends of the other processes of its fleet; None where nobody says it.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Run:
         debug_messages: bool = False,
         transport: Callable[[GraphSpec], Transport] | None = None,
         begins: Beginning | None = None,
+        told: Told | None = None,
     ) -> None:
         self.plan = plan
         self.name = plan.graph.spec.name
@@ -182,7 +185,7 @@ class Run:
         self._captured = Captured(self.executor.whereabouts, self.log)
         self._watchers: tuple[Callable[[Cycle], None], ...] = ()
         if place is not None and plan.graph.spec.part is not None:
-            self._link(place, transport)
+            self._link(place, transport, told)
         self._clips: ClipMaker | None = None
         if asks_for_clips(plan):
             self._clips = ClipMaker(plan, self._recorded_in, self.log)
@@ -233,8 +236,8 @@ class Run:
             self._recording.discard()
         finish_error = self._finish(reason, None if error is None else str(error))
         if self.links is not None:
-            in_order = error is None and finish_error is None and self.executor.is_at_end
-            self.links.end(in_order=in_order)
+            is_last = self.executor.is_at_end or (self.executor.has_started and self.links.is_last)
+            self.links.end(in_order=error is None and finish_error is None and is_last)
         return self._result(reason, error or finish_error)
 
     def _result(self, reason: str, error: FlowrunError | None) -> RunResult:
@@ -335,7 +338,12 @@ class Run:
             self._clips.close()
         return self._recording.finish(reason, error, cycles=self.executor.cycles)
 
-    def _link(self, place: Path, transport: Callable[[GraphSpec], Transport] | None) -> None:
+    def _link(
+        self,
+        place: Path,
+        transport: Callable[[GraphSpec], Transport] | None,
+        told: Told | None,
+    ) -> None:
         writer, sends = self._recording.writer, self.plan.graph.sends
         links = self.links = Links(
             self.plan,
@@ -345,6 +353,7 @@ class Run:
             log=self.log,
             committed=None if writer is None or not sends else writer.follow(),
             transport=transport,
+            told=told,
         )
         if writer is not None:
             writer.restate = links.restate
@@ -414,10 +423,20 @@ class Run:
         return self._recording.switch(on, self.executor.log_to)
 
     def stop(self, reason: str) -> None:
-        """Ask the run to end after the running cycle."""
+        """Ask the run to end after the running cycle. If no other run of this process follows, as far as
+        is known, it then waits until other partitions have what it sent; asked again, it does not."""
+        has_ended = self._reason is not None
         self.executor.stop(reason)
-        if self.links is not None:
+        if self.links is not None and (has_ended or not self.links.is_last):
             self.links.hurry()
+
+    def leave(self) -> bool:
+        """The run has ended: wait no longer for other partitions to take what was sent. False if it does
+        not wait for that."""
+        if self.links is None or not self.links.waits_at_end:
+            return False
+        self.links.hurry()
+        return True
 
     @property
     def may_run_again(self) -> bool:

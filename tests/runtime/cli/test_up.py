@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -109,6 +111,51 @@ def test_ctrl_c_ends_all_in_order(tmp_path: Path) -> None:
     for run in fleet_runs(fleet):
         with Log(run.path) as log:
             assert log.end is not None, run
+
+
+CHAIN = """\
+partitions: {one: {}, two: {}, three: {}}
+tasks:
+  - {id: n, type: Counter, config: {rate_hz: 50}, partition: one}
+  - {id: square, type: Square, partition: two}
+  - {id: show, type: Print, partition: three}
+cnx:
+  - {src: n, dst: square, msg: IntMsg}
+  - {src: square, dst: show, msg: IntMsg, link: {deliver: lockstep}}
+logging: {slab_size_mib: 4, section_size_mib: 1}
+"""
+
+
+@pytest.mark.slow
+def test_one_process_that_is_ended_has_those_after_it_take_all_and_end(tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(CHAIN)
+    with subprocess.Popen(COMMAND, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("three/0 |") and "value=" in line:
+                os.kill(pid_of(tmp_path, "one/0"), signal.SIGTERM)
+                break
+        rest = process.stdout.read()
+        assert process.wait() == 0
+    assert {f"{it:<7} | ended" for it in ("one/0", "two/0", "three/0")} <= set(rest.splitlines())
+    [fleet] = (tmp_path / "runs").iterdir()
+    counts = {}
+    for run in fleet_runs(fleet):
+        topics = {"one": "/n/count", "two": "/square/square", "three": "/from_two/square_square"}
+        with Log(run.path) as log:
+            counts[run.part.partition] = sum(1 for _ in log.messages(topics[run.part.partition]))
+    assert len(set(counts.values())) == 1, counts
+
+
+def pid_of(folder: Path, part: str) -> int:
+    """The process that runs a partition, with its logs below `folder`."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (path / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            is_here = (path / "cwd").readlink() == folder
+            if is_here and f"--partition\0{part}" in "\0".join(words) and "warden" not in words[3]:
+                return int(path.name)
+    raise AssertionError(f"{part} does not run")
 
 
 @pytest.mark.parametrize("words", [["up", "two.yaml"], ["two.yaml", "--partition", "two"]])

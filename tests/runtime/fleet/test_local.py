@@ -74,17 +74,42 @@ def fleet_of(
     return fleet, said
 
 
-def test_who_is_left_when_its_senders_have_ended_is_named(
-    made: list[Fleet], tmp_path: Path
-) -> None:
-    script = f"if part.startswith('a/'): sys.exit(0)\n{FOREVER}"
-    fleet, said = fleet_of(made, tmp_path, script, left_s=0.01)
+HEARS = """\
+for line in sys.stdin:
+    print("hears", line.strip(), file=sys.stderr, flush=True)
+    if line == "stop\\n" or (part == "b/0" and not (folder / "again").exists()):
+        break
+if part == "b/0" and not (folder / "again").exists():
+    (folder / "again").touch()
+    sys.exit(1)
+"""
+
+
+def test_each_hears_which_others_have_ended_for_good(made: list[Fleet], tmp_path: Path) -> None:
+    fleet, said = fleet_of(made, tmp_path, f"if part == 'a/1': sys.exit(0)\n{HEARS}")
     fleet.start()
-    left = "still runs 0.01 s after all that send to it have ended"
-    wait_for(lambda: any(left in it for it in said))
-    assert [it for it in said if left in it] == [
-        f"b/0 | {left}: it may not have heard of their end; Ctrl-C ends it"
-    ]
+    # One that is started again hears it again: b/0 fails when it has heard it first.
+    wait_for(lambda: said.count("b/0 | hears ended a/1") == 2)
+    wait_for(lambda: {f"{it} | hears ended a/1" for it in ("a/0", "c/0")} <= set(said))
+    fleet.stop()
+    heard = [it for it in said if it.startswith("b/0 | hears")]
+    assert heard[:2] == ["b/0 | hears ended a/1"] * 2
+    assert heard[2] in ("b/0 | hears stop", "b/0 | hears ended a/0")
+    assert "b/0 | hears ended b/0" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_that_somebody_ends_is_not_started_again(
+    made: list[Fleet], tmp_path: Path, number: signal.Signals
+) -> None:
+    script = f"{FOREVER.partition('print')[0]}sys.exit(1)"
+    script = f"import os, signal\nif part == 'a/0': os.kill(os.getpid(), {int(number)})\n{script}"
+    fleet, said = fleet_of(made, tmp_path, script)
+    fleet.start()
+    wait_for(lambda: "a/0 | ended" in said)
+    assert fleet.restarts(PartId("a", "0")) == 0
+    assert fleet.failed == {}
+    assert not fleet.wait(0)
 
 
 def test_all_run_until_they_end(made: list[Fleet], tmp_path: Path) -> None:

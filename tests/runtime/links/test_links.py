@@ -57,11 +57,11 @@ class Fleet:
         self.results, self.runs, self.threads, self.count = {}, {}, {}, 0
         self.lines = Lines()
 
-    def begin(self, partition):
+    def begin(self, partition, told=None):
         self.count += 1
         plan = load_plan(self.path, env={}, partition=partition)
         directory = self.folder / partition.replace("/", "-") / f"fleet-{self.count}"
-        run = Run(plan, clock=LiveClock(), directory=directory, console=self.lines)
+        run = Run(plan, clock=LiveClock(), directory=directory, console=self.lines, told=told)
         thread = threading.Thread(target=lambda: self.results.update({partition: run.run()}))
         self.runs[partition], self.threads[partition] = run, thread
         thread.start()
