@@ -38,6 +38,7 @@ _PORTS = range(20_000, 32_000)
 """Below those that the system gives to clients."""
 _ASKED = {128 + it for it in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
 """The statuses of one that somebody has ended at once."""
+_STUCK = 128 + signal.SIGKILL
 _WRONG = 2
 """The status of a mistake in the graph or the options: no other start would help."""
 
@@ -216,6 +217,8 @@ class Fleet:
     def _note(self, member: _Member, status: int | None, why: str | None = None) -> None:
         """A process has ended for good. why: as its status and its lines say it, if not given."""
         is_well = status is None or status in _ASKED
+        if self._stopping and status == _STUCK:
+            why = f"did not end within {PATIENCE_S:g} s, and was killed"
         if why is None and status is not None and not is_well:
             why = why_ended(status, member.lines)
         self._say(member.part, "ended" if why is None else f"failed: {why.splitlines()[0]}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from flowrun.runtime.fleet import local
 from flowrun.runtime.fleet.ending import ending_order
 from flowrun.runtime.fleet.local import Fleet, addresses
 from flowrun.runtime.graph.read import load_graph
@@ -110,6 +111,20 @@ def test_one_that_somebody_ends_is_not_started_again(
     assert fleet.restarts(PartId("a", "0")) == 0
     assert fleet.failed == {}
     assert not fleet.wait(0)
+
+
+def test_one_that_has_to_be_killed_at_the_end_is_named(
+    made: list[Fleet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "PATIENCE_S", 0.2)
+    script = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    script += "(folder / part.replace('/', '-')).touch()\nwhile part == 'b/0': time.sleep(1)"
+    fleet, said = fleet_of(made, tmp_path, script)
+    fleet.start()
+    wait_for((tmp_path / "b-0").exists)
+    fleet.stop()
+    assert fleet.failed == {PartId("b"): "did not end within 0.2 s, and was killed"}
+    assert "b/0 | failed: did not end within 0.2 s, and was killed" in said
 
 
 def test_all_run_until_they_end(made: list[Fleet], tmp_path: Path) -> None:
