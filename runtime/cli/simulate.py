@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import format_exception
 from typing import TYPE_CHECKING
 
 from flowrun.runtime.cli.choosing import add_mission, add_settings, seconds
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 _FAULTS = "drop,dup,delay,flip,cut,kill,slow,skew"
+_TRACEBACK = "traceback.txt"
 _ATTEMPTS = 40
 """How often a seed that fails is run again to find out what it needs for that."""
 
@@ -170,7 +172,7 @@ class _Runner:
     @contextmanager
     def simulated(self, seed: int, without: frozenset[int]) -> Iterator[tuple[Simulation, Verdict]]:
         """The simulation of one seed, and what did not hold. Its logs are there for the time being."""
-        from flowrun.runtime.fleet.simulation.fleet import Simulation
+        from flowrun.runtime.fleet.simulation.fleet import DefectError, Simulation
         from flowrun.runtime.fleet.simulation.invariants import Verdict
 
         name = f"simulated-{self._args.graph.stem}-{seed}"
@@ -184,6 +186,9 @@ class _Runner:
                 found = simulation.verdict(self._spec_of)
             except FlowrunError as error:
                 found = Verdict([str(error)])
+            except DefectError as error:
+                found = Verdict([str(error)], traceback="".join(format_exception(error)))
+                (simulation.folder / _TRACEBACK).write_text(found.traceback, encoding="utf-8")
             yield simulation, found
 
     def keep(self, simulation: Simulation) -> None:
@@ -227,6 +232,8 @@ def _say_failed(args: argparse.Namespace, simulation: Simulation, found: Verdict
     for text in found.broken[:10]:
         print_text(f"  {text}")
     print_text(f"  logs:  {simulation.folder}  (digest {simulation.digest:08x})")
+    if found.traceback:
+        print_text(f"  please report it with {simulation.folder / _TRACEBACK}")
     print_text(f"  again: {_again(args, simulation.seed, args.without)}")
 
 

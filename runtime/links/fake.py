@@ -50,6 +50,8 @@ class FakeNetwork:
         self._count = 0
         self._ends: list[FakeTransport] = []
         self._cut: set[frozenset[str]] = set()
+        self.at = ""
+        """The end whose turn it is: where an exception came from, if there is one."""
 
     def transport(
         self, name: str, *, on_put: Callable[[str, bytes], None] = lambda _key, _payload: None
@@ -131,6 +133,7 @@ class FakeNetwork:
         take: Callable[[Sample], None],
     ) -> None:
         if end in self._ends and not self.is_cut(source, end):
+            self.at = end.name
             take(sample)
 
     def carry_reply(self, query: FakeQuery, sample: Sample) -> None:
@@ -234,7 +237,9 @@ class FakeTransport:
         for watch in list(self._watched):
             was, watch.is_alive = watch.is_alive, self._network.is_alive(watch.key, self)
             if was != watch.is_alive:
+                before, self._network.at = self._network.at, self.name
                 watch.on_change(watch.is_alive)
+                self._network.at = before
 
     def close(self, *, timeout_s: float = 0.0) -> None:
         del timeout_s
@@ -276,6 +281,7 @@ class FakeQuery:
     def done(self) -> None:
         if not self._is_done:
             self._is_done = True
+            self._network.at = self.asker.name
             self._on_done()
 
 

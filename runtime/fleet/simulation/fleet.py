@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.errors import FlowrunError, InternalError
 from flowrun.runtime.fleet.ending import ending_order
 from flowrun.runtime.fleet.record import write_fleet
 from flowrun.runtime.fleet.simulation.invariants import Verdict, verdict
@@ -20,7 +22,7 @@ from flowrun.runtime.links.fake import FakeNetwork
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.simulated import simulating
 
-__all__ = ["Simulation"]
+__all__ = ["DefectError", "Simulation"]
 
 _START_NS = 1_767_225_600_000_000_000  # 2026-01-01
 _RECOVER_NS = 3_000_000_000
@@ -28,6 +30,13 @@ _RECOVER_NS = 3_000_000_000
 _QUIET_NS = 120_000_000_000
 """In which all that was sent must have come."""
 _STEP_NS = 20_000_000
+
+
+class DefectError(InternalError):
+    """An exception that nobody expected; its cause. where: in which process, or when."""
+
+    def __init__(self, where: str, error: Exception) -> None:
+        super().__init__(f"a defect of flowrun, {where}: {type(error).__name__}: {error}")
 
 
 @dataclass(slots=True)
@@ -54,7 +63,7 @@ class Simulation:
 
     def run(self) -> None:
         """Run all processes until their sources have ended, or the time is over and all that was sent
-        has come. Raises what a process raised, naming it."""
+        has come. Raises what a process raised, naming it: `DefectError` for no `FlowrunError`."""
         self._clock = ManualClock(_START_NS)
         self._network = FakeNetwork(self.seed)
         self._processes = {}
@@ -74,22 +83,20 @@ class Simulation:
                 say=self._note,
             )
         self._mischief.victims = list(self._processes.values())
-        with simulating(self._clock.now_ns):
-            try:
-                for process in self._processes.values():
-                    process.begin()
-                self._play()
-                self._settle()
-            finally:
-                for process in self._processes.values():
-                    process.kill()
+        with simulating(self._clock.now_ns), _named(self._at), ExitStack() as ending:
+            for process in self._processes.values():
+                ending.callback(process.kill)
+            for process in self._turns():
+                process.begin()
+            self._play()
+            self._settle()
 
     def verdict(self, specs: Callable[[Log], GraphSpec]) -> Verdict:
-        """Whether all that must hold does, once `run` has returned.
+        """Whether all that must hold does, once `run` has returned. Raises as that.
 
         specs: as `FleetReplay` takes it.
         """
-        with simulating(self._clock.now_ns):
+        with simulating(self._clock.now_ns), _named(lambda: "when the logs are checked"):
             found = verdict(self.folder, self.plans, specs, failed=self._failed)
         meanwhile = [text for it in self._processes.values() for text in it.promises.broken]
         return replace(found, broken=[*meanwhile, *found.broken])
@@ -115,6 +122,15 @@ class Simulation:
 
     # -- inside --------------------------------------------------------------------------------------
 
+    def _turns(self, parts: Iterable[PartId] | None = None) -> Iterator[Process]:
+        """Processes, all if not given; what one of them raises until the next is its own."""
+        for part in self._processes if parts is None else parts:
+            self._network.at = str(part)
+            yield self._processes[part]
+
+    def _at(self) -> str:
+        return f"in {self._network.at}"
+
     @property
     def _failed(self) -> frozenset[PartId]:
         """The processes that have ended with an error, and were not to be started again."""
@@ -139,7 +155,7 @@ class Simulation:
         self._advance(_RECOVER_NS)
         for group in ending_order(next(iter(self.plans.values())).graph.spec):
             ending = [self._processes[part] for part in group]
-            for process in ending:
+            for process in self._turns(group):
                 process.stop()
             self._advance(_QUIET_NS, partial(_have_ended, ending))
             for process in ending:
@@ -164,7 +180,7 @@ class Simulation:
         until_ns = self._clock.time_ns + by_ns
         while True:
             self._network.step(self._clock.time_ns)
-            for process in self._processes.values():
+            for process in self._turns():
                 process.pump()
             now_ns = self._clock.time_ns
             if now_ns >= until_ns or is_enough():
@@ -172,6 +188,17 @@ class Simulation:
             due = [self._network.next_ns, *(it.due_ns for it in self._processes.values())]
             soonest = min((it for it in due if it is not None and it > now_ns), default=until_ns)
             self._clock.advance_to(min(soonest, now_ns + _STEP_NS, until_ns))
+
+
+@contextmanager
+def _named(where: Callable[[], str]) -> Iterator[None]:
+    """Name in an exception that nobody expected where it was raised."""
+    try:
+        yield
+    except FlowrunError:
+        raise
+    except Exception as error:
+        raise DefectError(where(), error) from error
 
 
 def _have_ended(processes: Iterable[Process]) -> bool:

@@ -22,11 +22,13 @@ __all__ = ["Verdict", "links_of", "verdict"]
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """broken: a sentence on each invariant that does not hold. came: number of deliveries whose bytes
-    are those that were sent. compared: number of messages that a replay made again."""
+    are those that were sent. compared: number of messages that a replay made again.
+    traceback: of a defect of flowrun."""
 
     broken: list[str]
     came: int = 0
     compared: int = 0
+    traceback: str = ""
 
 
 def verdict(

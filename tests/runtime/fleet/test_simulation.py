@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from flowrun.runtime.cli import main
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.fleet.replay import FleetReplay
 from flowrun.runtime.fleet.simulation.fleet import Simulation
 from flowrun.runtime.fleet.simulation.graphs import plan_of, simulated
 from flowrun.runtime.fleet.simulation.mischief import FAULTS, chosen_faults
@@ -325,6 +327,39 @@ def test_a_seed_that_fails_reproduces_with_less(
         assert main(words) == 1
         assert lines[0] in capsys.readouterr().out.splitlines()
     assert Path("runs", f"simulated-g-{seed}", "fleet.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "where"),
+    [
+        (Arrived, "offer", "in b/0"),  # called by the network
+        (Inbound, "acknowledge", "in [ab]/0"),  # by the process itself
+        (Inbound, "_sender_is", "in b/0"),  # by another process that comes
+        (FleetReplay, "run", "when the logs are checked"),
+    ],
+)
+def test_a_defect_is_named_with_its_seed_its_process_and_its_traceback(
+    graph: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    method: str,
+    where: str,
+) -> None:
+    def breaks(*_: Any, **__: Any) -> None:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(owner, method, breaks)
+    assert main(["simulate", str(graph), "--seeds", "3", "--for", "1s", "--faults", "dup"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "seed 0 fails:"
+    assert re.fullmatch(f"  a defect of flowrun, {where}: KeyError: 'no such thing'", lines[1]), (
+        lines[1]
+    )
+    kept = Path("runs/simulated-g-0/traceback.txt")
+    assert f"  please report it with {kept}" in lines
+    assert "  again: flowrun simulate g.yaml --seed 0 --faults dup --for 1s" in lines
+    assert f", in {breaks.__name__}\n    raise KeyError" in kept.read_text()
 
 
 def test_shrinking_leaves_what_a_failure_needs() -> None:
