@@ -15,12 +15,18 @@ from flowrun.runtime.wording import listed, nearest
 
 __all__ = ["partition_problems"]
 
+_LONGEST_NAME = 255
+"""Bytes in a name: of ext4, XFS, Btrfs and most others."""
+_STAMP = "-20260101T000000Z-9999"
+"""How the name of a run's folder ends, at its longest."""
+
 
 def partition_problems(graph: GraphSpec) -> list[Problem]:
     """What is wrong with the partitions of a graph, its connections and addresses."""
     problems = [*_of_tasks(graph), *_of_connections(graph)]
     if graph.partitions:
         checks: tuple[Callable[[GraphSpec], Iterator[Problem]], ...] = (
+            _of_names,
             _of_instances,
             _of_addresses,
             _of_network,
@@ -77,6 +83,23 @@ def _of_connections(graph: GraphSpec) -> Iterator[Problem]:
                 f"{str(cnx.src)!r} goes to partition {dst!r} once, and its 'link' is another "
                 f"{first.where.seen_from(cnx.where)}; say the same",
             )
+
+
+def _of_names(graph: GraphSpec) -> Iterator[Problem]:
+    """Names that a file system does not take: the folder of a run has those of graph, partition and
+    instance."""
+    for partition in graph.partitions:
+        places = {it.name: it.where for it in partition.instances}
+        for name in partition.processes if places else partition.processes[-1:]:
+            folder = f"{graph.name}-{partition.id}-{name}{_STAMP}"
+            size = len(folder.encode())
+            if size > _LONGEST_NAME:
+                yield Problem(
+                    places.get(name, partition.where),
+                    f"the folder of a run of {partition.id}/{name} would have a name of {size} bytes, "
+                    f"with that of the graph, {graph.name!r}, in it; a file system takes at most "
+                    f"{_LONGEST_NAME}: shorten the names",
+                )
 
 
 def _of_instances(graph: GraphSpec) -> Iterator[Problem]:

@@ -66,11 +66,12 @@ def _unlogged(parts: Parts) -> Iterator[Problem]:
 
 def _collisions(parts: Parts, receiver: PartId) -> Iterator[Problem]:
     """Ids and ports of the part of `receiver` that two things would have."""
-    taken: dict[str, object] = {
-        task.id: task.spec.where
+    own = {
+        task.id
         for task in parts.bound.tasks
         if task.spec.partition == receiver.partition and parts.lanes.get(task.id) == ALL_LANES
     }
+    sources: dict[str, PartId] = {}
     for partition in parts.bound.spec.partitions:
         for sender in partition.parts:
             if partition.id == receiver.partition:
@@ -86,17 +87,28 @@ def _collisions(parts: Parts, receiver: PartId) -> Iterator[Problem]:
                         f"be {stream.name!r} in partition {receiver.partition!r}; rename a task",
                     )
             source = parts.source(sender)
-            if streams and source in taken:
+            if streams and source in own:
                 yield Problem(
                     streams[0].where,
                     f"partition {receiver.partition!r} has a task {source!r}, which is the name of "
                     f"what comes from partition {sender.partition!r}; rename it",
                 )
+            if streams and sources.setdefault(source, sender) != sender:
+                yield Problem(
+                    streams[0].where,
+                    f"what comes from {sender} and from {sources[source]} would both be the task "
+                    f"{source!r} in partition {receiver.partition!r}; rename one of the two",
+                )
+    made_by: dict[str, str] = {}
     for task in parts.bound.tasks:
         if task.spec.partition != receiver.partition or parts.lanes.get(task.id) == ALL_LANES:
             continue
         for lane in parts.lanes.get(task.id, ()):
             made = copy_name(task.id, lane, receiver.partition)
-            if made in taken:
+            maker = made_by.setdefault(made, task.id)
+            if maker != task.id:
+                text = f"tasks {maker!r} and {task.id!r} both make {made!r}; rename one of the two"
+                yield Problem(task.spec.where, text)
+            if made in own or made in sources:
                 text = f"task {task.id!r} makes {made!r}, and there is one already; rename it"
                 yield Problem(task.spec.where, text)

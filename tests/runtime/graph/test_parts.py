@@ -146,6 +146,122 @@ def test_a_name_that_is_taken_is_a_mistake(tmp_path: Path) -> None:
     )
 
 
+IDS = st.sampled_from(["a", "a_b", "b", "from_a", "x", "x_a"])
+SEVERAL = st.sampled_from([[], ["b", "c"], ["b_c", "b-c"], ["a_b", "c"]])
+
+
+@given(
+    partitions=st.dictionaries(
+        st.sampled_from(["a", "a_b", "b"]), st.tuples(IDS, SEVERAL), min_size=1
+    ),
+    takers=st.lists(IDS, min_size=3, max_size=3, unique=True),
+    crossed=st.booleans(),
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_passes_as_a_whole_has_parts_that_load(
+    tmp_path: Path, partitions: dict[str, tuple[str, list[str]]], takers: list[str], crossed: bool
+) -> None:
+    text, tasks, cnx = "partitions:\n  q: {}\n", "tasks:\n", "cnx:\n"
+    for (name, (task, instances)), taker in zip(partitions.items(), takers, strict=False):
+        named = ", ".join(f"{it}: {{}}" for it in instances)
+        text += f"  {name}: {{{f'instances: {{{named}}}' if instances else ''}}}\n"
+        tasks += f"  - {{id: {task}, type: Counter, partition: {name}}}\n"
+        tasks += f"  - {{id: {taker}, type: Square, partition: q}}\n"
+        cnx += f"  - {{src: {task}, dst: {taker}, msg: IntMsg}}\n"
+        if crossed:
+            tasks += f"  - {{id: back_{taker}, type: Print, partition: {name}}}\n"
+            cnx += f"  - {{src: {taker}, dst: back_{taker}, msg: IntMsg}}\n"
+    path = tmp_path / "g.yaml"
+    path.write_text(text + tasks + cnx)
+    try:
+        whole = load_plan(path, env={})
+    except GraphError:
+        return
+    for partition in whole.graph.spec.partitions:
+        for part in partition.parts:
+            plan = load_plan(path, env={}, partition=str(part))
+            sources = [it.source for it in plan.graph.receives]
+            assert len(set(sources)) == len(sources)
+
+
+def test_two_senders_whose_tasks_would_have_one_name_are_a_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(
+        """\
+partitions:
+  a: {instances: {b: {}, c: {}}}
+  a_b: {}
+  q: {}
+tasks:
+  - {id: n, type: Counter, partition: a}
+  - {id: m, type: Counter, partition: a_b}
+  - {id: x, type: Print, partition: q}
+  - {id: y, type: Print, partition: q}
+cnx:
+  - {src: n, dst: x, msg: IntMsg}
+  - {src: m, dst: y, msg: IntMsg}
+"""
+    )
+    with pytest.raises(GraphError) as caught:
+        load_plan(path, env={})
+    assert str(caught.value) == (
+        f"{path}:12:5: what comes from a_b/0 and from a/b would both be the task 'from_a_b' in "
+        "partition 'q'; rename one of the two"
+    )
+
+
+def test_two_tasks_that_make_one_name_are_a_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(
+        """\
+partitions:
+  p: {instances: {a_b: {}, c: {}}}
+  r: {instances: {b: {}, d: {}}}
+  q: {}
+tasks:
+  - {id: n, type: Counter, partition: p}
+  - {id: m, type: Counter, partition: r}
+  - {id: x, type: Print, partition: q}
+  - {id: x_a, type: Print, partition: q}
+cnx:
+  - {src: n, dst: x, msg: IntMsg}
+  - {src: m, dst: x_a, msg: IntMsg}
+"""
+    )
+    with pytest.raises(GraphError) as caught:
+        load_plan(path, env={})
+    assert str(caught.value) == (
+        f"{path}:9:5: tasks 'x' and 'x_a' both make 'x_a_b'; rename one of the two"
+    )
+
+
+@pytest.mark.parametrize(
+    ("partition", "part", "where"),
+    [("{}: {{}}", "{}/0", "2:3"), ("p: {{instances: {{{}: {{}}}}}}", "p/{}", "2:19")],
+)
+def test_names_that_make_no_folder_are_a_mistake(
+    tmp_path: Path, partition: str, part: str, where: str
+) -> None:
+    path, most = tmp_path / "g.yaml", 255 - len("g--0-20260101T000000Z-9999")
+
+    def write_with(size: int) -> str:
+        name = "n" * size
+        declared = partition.format(name)
+        task = f"{{id: n, type: Counter, partition: {declared.partition(':')[0]}}}"
+        path.write_text(f"partitions:\n  {declared}\ntasks: [{task}]\n")
+        return part.format(name)
+
+    write_with(most)
+    load_plan(path, env={})
+    named = write_with(most + 1)
+    with pytest.raises(GraphError) as caught:
+        load_plan(path, env={})
+    assert str(caught.value) == (
+        f"{path}:{where}: the folder of a run of {named} would have a name of 256 bytes, with that of "
+        "the graph, 'g', in it; a file system takes at most 255: shorten the names"
+    )
+
+
 @given(docks=st.integers(1, 4), gpus=st.integers(1, 3), named=st.booleans(), seed=st.integers(0, 3))
 @settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
