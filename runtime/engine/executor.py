@@ -137,6 +137,11 @@ class Executor:
         self.wait_for_others: Callable[[], None] | None = None
         """Called before each cycle, on the cycles' thread: a run that goes in step with others waits
         there, until `stop_reason` is set."""
+        self.on_rest: Callable[[], None] | None = None
+        """Called on the cycles' thread, between two cycles, when nothing comes any more but from
+        `rest_but`; it MUST NOT block or raise."""
+        self.rest_but: Collection[str] = ()
+        """Sources."""
         self.published = Published(plan)
         self._handover: _Handover | None = None
         """What a thread has asked `log_to` for, and no cycle has seen."""
@@ -624,6 +629,8 @@ class Executor:
                 self.cycle.log.check()
             except LogError as error:
                 self._lose_log(error)
+        if self.on_rest is not None and self._is_over(but=self.rest_but):
+            self.on_rest()
         woken = self._outside.woken
         if self._is_over():
             self.stop_reason, self.is_at_end = "end of sources", True
@@ -656,10 +663,10 @@ class Executor:
         self.cycle.log = None
         self._on_log_error(error)
 
-    def _is_over(self) -> bool:
-        return all(source.has_ended for source in self._outside.sources.values()) and not any(
-            worker.jobs.busy for worker in self.workers.values()
-        )
+    def _is_over(self, *, but: Collection[str] = ()) -> bool:
+        return all(
+            source.has_ended or name in but for name, source in self._outside.sources.items()
+        ) and not any(worker.jobs.busy for worker in self.workers.values())
 
 
 def _packet_tasks(plan: Plan) -> set[str]:

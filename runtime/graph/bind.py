@@ -33,7 +33,7 @@ from flowrun.runtime.graph.partition_problems import partition_problems
 from flowrun.runtime.graph.ports import Port, has_more_ports, is_source, ports_for, with_types
 from flowrun.runtime.graph.several import separated
 from flowrun.runtime.graph.shadows import with_shadows
-from flowrun.runtime.graph.spec import UNKNOWN, ConnectionSpec, GraphSpec, TaskSpec
+from flowrun.runtime.graph.spec import UNKNOWN, ConnectionSpec, GraphSpec, PartId, TaskSpec
 from flowrun.runtime.graph.stale import forget_changed, note_loaded
 from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.places import place_of, place_of_code
@@ -93,6 +93,8 @@ class BoundGraph:
     """A graph all of whose parts exist and fit; tasks and connections are in the file's order.
 
     receives, sends: what comes from and goes to other processes, where this is the part of one.
+    ring: the processes of all partitions that send, maybe through others, to this one, and get what it
+        sends, itself included; empty where there is no other partition among them.
     """
 
     spec: GraphSpec
@@ -100,6 +102,7 @@ class BoundGraph:
     connections: tuple[BoundConnection, ...]
     receives: tuple[Boundary, ...] = ()
     sends: tuple[Boundary, ...] = ()
+    ring: tuple[PartId, ...] = ()
 
 
 def live_keys(task_class: type[Task]) -> tuple[str, ...]:

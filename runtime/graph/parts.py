@@ -9,7 +9,7 @@ and `infer_b` where `infer` runs. What `infer_a` sends back to `dock` goes to it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -164,7 +164,19 @@ class Parts:
             connections=tuple(cnx for cnx, _ in joined),
             receives=tuple(receives),
             sends=tuple(sends),
+            ring=self._ring(part),
         )
+
+    def _ring(self, part: PartId) -> tuple[PartId, ...]:
+        after: dict[str, set[str]] = {}
+        for cnx in self.bound.connections:
+            src, dst = self.partition(cnx.src_task), self.partition(cnx.dst_task)
+            after.setdefault(src, set()).update({dst} - {src})
+        behind = _reached(after, part.partition)
+        if part.partition not in behind:
+            return ()
+        on = {name for name in behind if part.partition in _reached(after, name)}
+        return tuple(it for one in self.bound.spec.partitions if one.id in on for it in one.parts)
 
     def source(self, sender: PartId) -> str:
         several = len(self.processes[sender.partition]) > 1
@@ -231,6 +243,17 @@ def _in_order(bound: BoundGraph) -> list[str]:
         return list(sorter.static_order())
     except CycleError:
         return []
+
+
+def _reached(after: Mapping[str, Collection[str]], start: str) -> set[str]:
+    """What can be reached from `start`; itself only by a way back."""
+    found: set[str] = set()
+    ways = [start]
+    while ways:
+        new = set(after.get(ways.pop(), ())) - found
+        found |= new
+        ways += new
+    return found
 
 
 def _suffix(process: str) -> str:

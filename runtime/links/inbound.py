@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -132,6 +132,24 @@ class Inbound:
         for it in self._ins.values():
             it.committed = it.incoming.published or it.committed
 
+    def took(self, ring: Collection[str]) -> dict[str, tuple[int, int]] | None:
+        """By sender of a ring, its run and the cycle after the last of it that is in the log; None while
+        something of it has come, or is known to be missing."""
+        found = {}
+        for it in self._ins.values():
+            receiver, has = it.incoming.receiver, it.committed
+            if str(it.peer) not in ring:
+                continue
+            if not it.is_welcome or receiver.is_behind or receiver.waiting:
+                return None
+            run = receiver.cursor.run
+            found[str(it.peer)] = (run, has.cycle if has.run == run else 0)
+        return found
+
+    def sources(self, ring: Collection[str]) -> list[str]:
+        """The source tasks of the senders of a ring."""
+        return [name for name, it in self._ins.items() if str(it.peer) in ring]
+
     def restate(self) -> list[Event]:
         """What of each sender is in the log, or in the cycle that is being committed."""
         said: list[Event] = []
@@ -154,6 +172,12 @@ class Inbound:
             if not it.is_there and not it.is_over and self._own.is_gone(it.peer):
                 self._give_up(it)
         self.acknowledge(now_s)
+
+    def finish(self, ring: Collection[str]) -> None:
+        """Nothing more comes from the senders of a ring."""
+        for it in self._ins.values():
+            if str(it.peer) in ring and not it.is_over:
+                it.incoming.receiver.give_up()
 
     def end(self) -> None:
         """Tell the senders that nothing more is taken: the run has ended in order. From any thread."""

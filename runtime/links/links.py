@@ -24,6 +24,7 @@ from flowrun.runtime.links.news import News
 from flowrun.runtime.links.outbound import Committed, Outbound
 from flowrun.runtime.links.own import LOOK_S, REST_S, OwnProcess, peer_of
 from flowrun.runtime.links.reached import reached_before
+from flowrun.runtime.links.rest import Rest, have_ended
 from flowrun.runtime.links.rivals import only_one
 from flowrun.runtime.links.security import certificates_of, security_of
 from flowrun.runtime.links.status import LinkStatus, PartStatus
@@ -107,6 +108,9 @@ class Links:
         self._sends_itself = self._acknowledges_itself = False
         """Whether the cycles' thread puts what is sent, and acknowledges."""
         self._is_held = False
+        self._ring = frozenset(map(str, plan.graph.ring))
+        self._rested: tuple[int, dict[str, tuple[int, int]]] | None = None
+        self._rest: Rest | None = None
         self._alone = contextlib.ExitStack()
         """Left when another process may be this one."""
 
@@ -136,6 +140,19 @@ class Links:
             self._tell(transport)
             self._thread = threading.Thread(target=self._work, name="flowrun-links", daemon=True)
             self._thread.start()
+
+    @property
+    def ring_sources(self) -> list[str]:
+        """The source tasks on which what a ring of partitions sends appears, which this process is in.
+        Where there are some, `rest` is to be called."""
+        return self._inbound.sources(self._ring)
+
+    def rest(self, cycles: int) -> None:
+        """After so many cycles nothing comes any more but from `ring_sources`. On the cycles' thread,
+        between two cycles."""
+        took = self._inbound.took(self._ring)
+        if took is not None:
+            self._rested = cycles, took
 
     @property
     def is_last(self) -> bool:
@@ -249,6 +266,7 @@ class Links:
                 run=own.run,
                 own_status=self.own_status,
                 now_s=self._now_s,
+                own_rest=lambda: self._rest,
             )
 
     def _look_out(self, transport: Transport) -> None:
@@ -297,12 +315,22 @@ class Links:
 
     def pump(self) -> None:
         """What there is to do now."""
-        now_s = self._now_s()
+        now_s, rested = self._now_s(), self._rested
         self._outbound.pump(now_s)
+        if rested is not None:
+            self._end_ring(*rested)
         self._inbound.pump(now_s)
         self._hold_or_go_on()
         if self._news is not None:
             self._news.pump(now_s)
+
+    def _end_ring(self, cycles: int, took: dict[str, tuple[int, int]]) -> None:
+        """Let the ring end that this process is in, where none of it has anything to do."""
+        newest, sent = self._outbound.sent(self._ring)
+        if newest < cycles:  # else there was another cycle since
+            self._rest = Rest(self._own.run, sent, took)
+        if self._news is not None and have_ended(self._ring, self._news.rests()):
+            self._inbound.finish(self._ring)
 
     def _hold_or_go_on(self) -> None:
         if self._spec.network.on_peer_lost != "hold":

@@ -1,7 +1,8 @@
 """What the processes of a fleet tell each other of how they are: each knows them all.
 
 A process puts all that it knows, again and again, for those that are connected to it; they pass it on.
-So news gets wherever links lead, and one process is enough to look at. Nothing acts on it.
+So news gets wherever links lead, and one process is enough to look at. Nothing acts on it but a ring of
+partitions, whose processes end when it says that none of them has anything to do: see `rest`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import msgpack
 from zlib_ng.zlib_ng import crc32
 
+from flowrun.runtime.links.rest import Rest
 from flowrun.runtime.links.status import PartStatus
 from flowrun.runtime.links.transport import Sample, Transport
 from flowrun.runtime.links.wire import Keys, Peer
@@ -25,6 +27,7 @@ _MANY = 20
 """Processes from which on news is told less often: what is told grows with their square."""
 _SILENT = 5
 """How many times the interval a process may be silent before it is gone."""
+_REST = "rest"
 _CRC_SIZE = 4
 
 
@@ -37,13 +40,14 @@ class _Heard:
     status: PartStatus
     at_s: float
     restarts: int = 0
+    rest: Rest | None = None
 
 
 class News:
     """Of the processes `parts`, `own` among them.
 
     run: tells a run of this process from the ones before it.
-    own_status: how this process is doing.
+    own_status: how this process is doing. own_rest: see `rest`; None while it has something to do.
     now_s: monotonic seconds.
     """
 
@@ -57,8 +61,10 @@ class News:
         run: int,
         own_status: Callable[[], PartStatus],
         now_s: Callable[[], float],
+        own_rest: Callable[[], Rest | None] = lambda: None,
     ) -> None:
         self._transport, self._now_s = transport, now_s
+        self._own_rest = own_rest
         self._own, self._own_status = own, own_status
         self._key = Keys.of(graph, own).news
         self._parts = [str(it) for it in parts]
@@ -80,12 +86,19 @@ class News:
         """Put all that is known here."""
         self._said_at_s = now_s
         self._number += 1
-        own = msgpack.packb(self._own_status().as_data())
+        own = msgpack.packb({**self._own_status().as_data(), _REST: self._own_rest()})
         said: list[Any] = [[str(self._own), self._run, self._number, own]]
         with self._lock:
             said += [[part, *it.order, it.body] for part, it in self._heard.items()]
         packed: bytes = msgpack.packb(said)
         self._transport.put(self._key, packed + crc32(packed).to_bytes(_CRC_SIZE, "little"), b"")
+
+    def rests(self) -> dict[str, Rest]:
+        """The processes that have nothing to do, as far as is known here. From any thread."""
+        with self._lock:
+            found = {part: it.rest for part, it in self._heard.items()}
+        found[str(self._own)] = self._own_rest()
+        return {part: rest for part, rest in found.items() if rest is not None}
 
     def all(self) -> list[PartStatus]:
         """How each process is doing, as far as is known here, in their order. From any thread."""
@@ -136,13 +149,15 @@ class News:
             if known is not None and order <= known.order:
                 return
             try:
-                status = PartStatus.from_data(msgpack.unpackb(body))
+                data = msgpack.unpackb(body)
+                status = PartStatus.from_data(data)
             except (ValueError, msgpack.UnpackException):
                 return
             if status is None or status.part != part:
                 return
             restarts = 0 if known is None else known.restarts + (order[0] != known.order[0])
-            self._heard[part] = _Heard(order, body, status, now_s, restarts)
+            rest = Rest.from_data(data.get(_REST))
+            self._heard[part] = _Heard(order, body, status, now_s, restarts, rest)
 
 
 def _list(packed: bytes) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -275,6 +275,13 @@ class Outbound:
             self._shipper.close()
 
     # -- status ------------------------------------------------------------------------------------
+
+    def sent(self, ring: Collection[str]) -> tuple[int, dict[str, int]]:
+        """The last cycle that was looked at, and by receiver of a ring the cycle after the last that had
+        something for it."""
+        assert self._shipper is not None
+        found = {name: self._shipper.sent(it.peer) for name, it in self._outs.items()}
+        return self._shipper.newest, {name: found[name] for name in found if name in ring}
 
     def status(self) -> list[LinkStatus]:
         """How each link is doing. From any thread."""

@@ -192,6 +192,11 @@ class Receiver:
         return self._arrived.is_behind and not self.ended
 
     @property
+    def cursor(self) -> Cursor:
+        """What is wanted next."""
+        return self._arrived.cursor
+
+    @property
     def waiting(self) -> int:
         """Number of cycles that have come and were not taken."""
         return len(self._arrived.ready)

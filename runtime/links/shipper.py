@@ -149,6 +149,10 @@ class Shipper:
         has_it = said.run == self._run and said.cycle >= out.sent
         return said.knows_end and (has_it or not out.sent)
 
+    def sent(self, peer: Peer) -> int:
+        """The cycle after the last that had something for a receiver; 0 for none."""
+        return self._outs[peer].sent
+
     def replica_of(self, partition: str) -> str | None:
         """The replica of a partition that gets what follows; None where all get all."""
         spread = self._spreads.get(partition)

@@ -256,6 +256,10 @@ class Run:
         try:
             if self.links is not None:
                 self.links.start(self.executor.instances)
+                if ring := self.links.ring_sources:
+                    rest = self.links.rest
+                    self.executor.rest_but = ring
+                    self.executor.on_rest = lambda: rest(self.executor.cycles)
                 if self.links.goes_in_step:
                     is_over = lambda: self.executor.stop_reason is not None  # noqa: E731
                     self.executor.wait_for_others = partial(self.links.wait_in_step, is_over)
