@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from flowrun.runtime.graph.spec import GraphSpec, PartId
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
-__all__ = ["ending_order"]
+from flowrun.runtime.graph.plan import Plan
+from flowrun.runtime.graph.spec import GraphSpec, PartId, PartitionSpec
+
+__all__ = ["ending_order", "ending_order_of_plans"]
 
 
 def ending_order(graph: GraphSpec) -> list[list[PartId]]:
-    """The processes by partition, senders first: what they sent last is then still taken. Of those on
-    a cycle, the first declared one is first."""
-    before = _senders_of(graph)
-    left = {it.id: it for it in graph.partitions}
+    """The processes of a whole graph by partition, senders first: what they sent last is then still
+    taken. Of those on a cycle, the first declared one is first."""
+    return _ordered(graph.partitions, _senders_of(graph))
+
+
+def ending_order_of_plans(plans: Mapping[PartId, Plan]) -> list[list[PartId]]:
+    """The same, of the plans of all processes: each knows its own senders alone."""
+    partitions = next(iter(plans.values())).graph.spec.partitions
+    before: dict[str, set[str]] = {it.id: set() for it in partitions}
+    for part, plan in plans.items():
+        before[part.partition] |= {it.peer.partition for it in plan.graph.receives}
+    return _ordered(partitions, before)
+
+
+def _ordered(
+    partitions: Sequence[PartitionSpec], before: Mapping[str, AbstractSet[str]]
+) -> list[list[PartId]]:
+    left = {it.id: it for it in partitions}
     order = []
     while left:
         free = [name for name in left if not before[name] & left.keys()] or list(left)

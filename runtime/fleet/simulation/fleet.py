@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import FlowrunError, InternalError
-from flowrun.runtime.fleet.ending import ending_order
+from flowrun.runtime.fleet.ending import ending_order_of_plans
 from flowrun.runtime.fleet.record import write_fleet
 from flowrun.runtime.fleet.simulation.invariants import Verdict, verdict
 from flowrun.runtime.fleet.simulation.mischief import Mischief, Mishap
@@ -153,7 +153,7 @@ class Simulation:
         """End all faults, let come what has been sent, then end the processes, senders first."""
         self._mischief.end()
         self._advance(_RECOVER_NS)
-        for group in ending_order(next(iter(self.plans.values())).graph.spec):
+        for group in ending_order_of_plans(self.plans):
             ending = [self._processes[part] for part in group]
             for process in self._turns(group):
                 process.stop()

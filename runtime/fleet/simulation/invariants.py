@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowrun.runtime.errors import FlowrunError
-from flowrun.runtime.fleet.ending import ending_order
+from flowrun.runtime.fleet.ending import ending_order_of_plans
 from flowrun.runtime.fleet.record import fleet_runs
 from flowrun.runtime.fleet.replay import FleetReplay
 from flowrun.runtime.fleet.simulation.sequences import Link, first_wrong
@@ -77,7 +77,7 @@ def links_of(plans: Mapping[PartId, Plan], failed: Collection[PartId] = ()) -> l
     in the sender's log alone.
     """
     found: dict[tuple[PartId, str], Link] = {}
-    order = ending_order(next(iter(plans.values())).graph.spec)
+    order = ending_order_of_plans(plans)
     ends_at = {part: at for at, group in enumerate(order) for part in group}
     for part, plan in plans.items():
         partition = next(it for it in plan.graph.spec.partitions if it.id == part.partition)

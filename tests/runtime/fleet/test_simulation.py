@@ -12,9 +12,11 @@ import pytest
 
 from flowrun.runtime.cli import main
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.fleet.ending import ending_order, ending_order_of_plans
 from flowrun.runtime.fleet.replay import FleetReplay
 from flowrun.runtime.fleet.simulation.fleet import Simulation
 from flowrun.runtime.fleet.simulation.graphs import plan_of, simulated
+from flowrun.runtime.fleet.simulation.invariants import links_of
 from flowrun.runtime.fleet.simulation.mischief import FAULTS, chosen_faults
 from flowrun.runtime.fleet.simulation.shrinking import shrunk
 from flowrun.runtime.graph.read import load_graph
@@ -368,6 +370,19 @@ def test_shrinking_leaves_what_a_failure_needs() -> None:
 
     assert shrunk(range(40), fails, attempts=200) == frozenset(range(40)) - {3, 17}
     assert shrunk([], fails, attempts=200) == frozenset()
+
+
+def test_senders_end_first_wherever_they_are_declared(tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(GRAPH.replace("  a: {}\n  b: {}\n", "  b: {}\n  a: {}\n"))
+    whole = load_graph(path, env={})
+    plans = {
+        it.parts[0]: plan_of(simulated(load_graph(path, env={}, partition=it.id)))
+        for it in whole.partitions
+    }
+    assert ending_order_of_plans(plans) == ending_order(whole) == [[PartId("a")], [PartId("b")]]
+    # So all that was sent must have come.
+    assert [it.is_whole for it in links_of(plans)] == [True]
 
 
 # -- what is not simulated ---------------------------------------------------------------------------
