@@ -13,7 +13,7 @@
 | `web.py`      | what a web server says of an address                                      |
 | `lengths.py`  | how long a film says it is, to notice one that was cut off                |
 | `secure.py`   | why no secure connection comes about                                      |
-| `camera.py`   | what an RTSP server answers, where FFmpeg does not say it                 |
+| `listener.py` | who listens at an address, where FFmpeg does not say it                   |
 | `devices.py`  | a webcam or a screen -> an opened container                               |
 | `stills.py`   | pictures in files, and snapshots of a camera, as a container              |
 | `pattern.py`  | the test pattern                                                          |

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 from flowrun.runtime.errors import FlowrunError
 from flowrun.runtime.wording import escaped, listed, nearest
 from flowrun.tasks.video.address import AddressError, without_credentials
-from flowrun.tasks.video.camera import refusal
 from flowrun.tasks.video.devices import (
     device_of,
     display_of,
@@ -30,10 +29,11 @@ from flowrun.tasks.video.devices import (
 )
 from flowrun.tasks.video.files import find_file
 from flowrun.tasks.video.hwaccel import missing_hwaccel
+from flowrun.tasks.video.listener import listener, refusal
 from flowrun.tasks.video.options import option_names
 from flowrun.tasks.video.pattern import open_pattern
 from flowrun.tasks.video.pipes import Pipe, PipedContainer
-from flowrun.tasks.video.secure import fault_of, speaks_tls
+from flowrun.tasks.video.secure import fault_of
 from flowrun.tasks.video.settings import VideoSettings
 from flowrun.tasks.video.stills import PictureFiles, Snapshots, StillStream
 from flowrun.tasks.video.streams import chosen_stream
@@ -67,7 +67,8 @@ class VideoError(FlowrunError):
     | auth        | it wants a user name and a password, or refuses those               |
     | timeout     | it does not answer, or gives nothing more                           |
     | not_found   | there is no such file, stream or device                             |
-    | refused     | nothing listens there, it is in use, or it answers with an error    |
+    | refused     | nothing listens there, it is in use, or it answers with an error,   |
+    |             | or in another protocol                                              |
     | unreachable | its name is not known, or there is no way to it                     |
     | tls         | no secure connection comes about                                    |
     | codec       | what it gives cannot be decoded                                     |
@@ -349,9 +350,11 @@ def _refused_by(error: Exception, config: VideoSettings, *, silent: bool) -> Vid
     number = getattr(error, "errno", None)
     is_empty = number == errno.EIO and config.poll_s is None
     is_unsaid = isinstance(error, unsaid) or is_empty or number in _UNSAID
-    answer = ask(config) if is_unsaid or silent else None
+    misfit = _misfit(error, name, config, silent=True) if silent else None
+    answer = ask(config) if misfit is None and (is_unsaid or silent) else None
     if answer is None:
-        return _refused(error, name, config, silent=silent)
+        misfit = misfit or (None if silent else _misfit(error, name, config, silent=False))
+        return misfit or _refused(error, name, config, silent=silent)
     said = _said(answer, name)
     if said is not None:
         return said
@@ -364,6 +367,26 @@ def _refused_by(error: Exception, config: VideoSettings, *, silent: bool) -> Vid
         text = f"{name} is a list (HLS) of which no part can be read; see whether they are there"
         return VideoError(text, code="codec")
     return _undescribed(config) if silent else _refused(error, name, config, silent=False)
+
+
+def _misfit(
+    error: Exception, name: str, config: VideoSettings, *, silent: bool
+) -> VideoError | None:
+    """Who listens at the address instead; None where nobody does, or who should, or it has said why."""
+    import av
+
+    if isinstance(error, (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)):
+        return None
+    by_status = (av.error.HTTPError, av.error.HTTPClientError, av.error.HTTPServerError)
+    if isinstance(error, by_status) and not config.is_web:  # a camera answers HTTP so, too
+        return None
+    heard = None if getattr(error, "errno", None) in _NOBODY else listener(config)
+    misfit = None if heard is None else heard.misfit(config)
+    if heard is None or misfit is None:
+        return None
+    if silent and not heard.line and not heard.is_secure:
+        return VideoError(f"{_late(config)}: {misfit}", code="timeout")
+    return VideoError(f"cannot open {name}: {misfit}", code=misfit.code)
 
 
 def _said(answer: WebAnswer, name: str) -> VideoError | None:
@@ -481,8 +504,6 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
     if has_ended and parts.scheme in ("https", "rtsps"):
         fault = fault_of(config) or f"check the port, or write {parts.scheme[:-1]}://"
         return VideoError(f"{host} makes no secure connection for {name}: {fault}", code="tls")
-    if has_ended and parts.scheme == "http" and speaks_tls(config):
-        return VideoError(f"{host} speaks TLS alone; write https:// for {name}", code="tls")
     if number == errno.EPROTONOSUPPORT and config.kind == "rtsp":
         is_auto = config.transport == "auto"
         how = "TCP, nor by UDP" if is_auto else f"{config.transport.upper()}; write transport: auto"
@@ -499,6 +520,8 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
 _STATUS = re.compile(r"\d{3} ")
 _UNSAID = (errno.EINVAL, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH)
 """Errors that may be those of an address to which a server sends on."""
+_NOBODY = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPROTONOSUPPORT)
+"""Errors that say that nobody listens, or what the right one refuses."""
 _CODES = {
     401: "auth",
     403: "auth",

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 from flowrun.runtime.wording import escaped
 from flowrun.tasks.video.settings import VideoSettings
 
-__all__ = ["fault_of", "speaks_tls"]
+__all__ = ["fault_of"]
 
 _LONGEST_S = 2.0
-_PORTS = {"http": 80, "https": 443, "rtsps": 322}
+_PORTS = {"https": 443, "rtsps": 322}
 _VERIFY, _CA = "tls_verify", "ca_file"
 """FFmpeg's options."""
 
@@ -49,17 +49,6 @@ def fault_of(config: VideoSettings) -> str | None:
     except (OSError, ValueError):
         pass
     return None
-
-
-def speaks_tls(config: VideoSettings) -> bool:
-    """Whether who listens at an http address wants https."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    try:
-        _shake_hands(config, context)
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _shake_hands(config: VideoSettings, context: ssl.SSLContext) -> None:

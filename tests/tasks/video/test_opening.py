@@ -14,7 +14,7 @@ import av
 import pytest
 
 from flowrun.tasks.video import devices, opening
-from flowrun.tasks.video.camera import refusal
+from flowrun.tasks.video.listener import refusal
 from flowrun.tasks.video.opening import VideoError, is_live, name_of, open_video, problems_of
 from flowrun.tasks.video.settings import VideoSettings
 
@@ -384,6 +384,7 @@ def test_a_source_that_was_silent_for_the_timeout_did_not_answer(
 ) -> None:
     """A camera that takes the connection and stays silent ends as if it sent no video."""
     raising(monkeypatch, av.error.InvalidDataError(1, "was no video"))
+    monkeypatch.setattr(opening, "listener", lambda _: None)
     times = iter([100.0, 100.0 + took_s])
     monkeypatch.setattr(opening.time, "monotonic", lambda: next(times))
     assert error_of(tmp_path, URI, timeout_s=2.5).endswith(text)
@@ -466,7 +467,7 @@ def test_a_status_of_another_kind_is_that_of_the_second_question_alone(
 def test_a_camera_that_gives_its_status_byte_by_byte_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flowrun.tasks.video.camera._LONGEST_S", 0.2)
+    monkeypatch.setattr("flowrun.tasks.video.listener._LONGEST_S", 0.2)
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 

@@ -362,12 +362,13 @@ def test_plain_http_where_tls_is_expected_is_said_and_the_other_way_round(
         error = error_of(tmp_path, f"http://{host}/film.mp4")
     assert (error.code, str(error)) == (
         "tls",
-        f"{host} speaks TLS alone; write https:// for http://{host}/film.mp4",
+        f"cannot open http://{host}/film.mp4: {host} speaks TLS alone; "
+        "write https:// in place of http://",
     )
     with served(film) as host:
         error = error_of(tmp_path, f"https://{host}/film.mp4")
-    assert error.code == "tls"
-    assert str(error).startswith(
-        f"{host} makes no secure connection for https://{host}/film.mp4: it does not speak TLS as asked"
+    assert (error.code, str(error)) == (
+        "tls",
+        f"cannot open https://{host}/film.mp4: {host} speaks no TLS; "
+        "write http:// in place of https://",
     )
-    assert str(error).endswith("); check the port, or write http://")
