@@ -95,13 +95,15 @@ def listener(config: VideoSettings) -> Listener | None:
         if left_s < _LEAST_S:
             break
         try:  # half of what is left: who is silent may wait for something else
-            line = _first_line(parts, asked, is_secure=tls, limit_s=left_s / 2)
+            with _connected(parts, left_s / 2) as connection:
+                found = found or Listener("", is_secure=False, line=b"")
+                line = _first_line(connection, parts, asked, is_secure=tls, limit_s=left_s / 2)
         except (OSError, ValueError):  # ValueError: a port that is none, text that has no bytes
             continue
         heard = Listener(_who(line), tls, line)
         if heard.who:
             return heard
-        if found is None or (heard.is_secure, bool(line)) > (found.is_secure, bool(found.line)):
+        if (heard.is_secure, bool(line)) > (found.is_secure, bool(found.line)):
             found = heard
     return found
 
@@ -116,7 +118,8 @@ def refusal(config: VideoSettings) -> str | None:
     if parts.scheme.lower() != "rtsp" or parts.hostname is None:
         return None
     with suppress(OSError, ValueError):
-        line = _first_line(parts, "rtsp", is_secure=False, limit_s=_LONGEST_S)
+        with _connected(parts, _LONGEST_S) as connection:
+            line = _first_line(connection, parts, "rtsp", is_secure=False, limit_s=_LONGEST_S)
         version, status, phrase = line.decode().strip().split(" ", 2)
         if version.startswith("RTSP/") and int(status) >= _LEAST_ERROR:
             return None if int(status) == _UNAUTHORIZED else f"{int(status)} {phrase[:80]}"
@@ -147,32 +150,37 @@ def _ways(protocol: str, *, is_secure: bool) -> Iterator[tuple[str, bool]]:
         yield other, not is_secure
 
 
-def _first_line(parts: SplitResult, asked: str, *, is_secure: bool, limit_s: float) -> bytes:
+def _connected(parts: SplitResult, limit_s: float) -> socket.socket:
+    port = parts.port or _PORTS[parts.scheme.lower()]
+    return socket.create_connection((parts.hostname or "", port), limit_s)
+
+
+def _first_line(
+    connection: socket.socket, parts: SplitResult, asked: str, *, is_secure: bool, limit_s: float
+) -> bytes:
     """The first line of what is said to a question, as far as it comes in time.
 
-    Raises `OSError` if there is no connection, such as by TLS.
+    Raises `OSError` if TLS does not come about.
     """
-    host, path = parts.hostname or "", parts.path or "/"
+    path = parts.path or "/"
     path += f"?{parts.query}" if parts.query else ""
     request = _ASKED[asked].format(url=parts.geturl(), path=path, host=parts.netloc).encode()
-    port = parts.port or _PORTS[parts.scheme.lower()]
     until_s = time.monotonic() + limit_s
     line = b""
-    with socket.create_connection((host, port), limit_s) as connection:
-        talk = _secured(connection, host) if is_secure else connection
-        with talk, suppress(OSError):  # what came before it broke off counts
-            talk.sendall(request)
-            while b"\n" not in line and len(line) < _MOST_BYTES:
-                talk.settimeout(max(until_s - time.monotonic(), _LEAST_S))
-                more = talk.recv(1024)
-                if not more:
-                    break
-                line += more
+    talk = _secured(connection, parts.hostname or "") if is_secure else connection
+    with talk, suppress(OSError):  # what came before it broke off counts
+        talk.sendall(request)
+        while b"\n" not in line and len(line) < _MOST_BYTES:
+            talk.settimeout(max(until_s - time.monotonic(), _LEAST_S))
+            more = talk.recv(1024)
+            if not more:
+                break
+            line += more
     return line.partition(b"\n")[0]
 
 
 def _secured(connection: socket.socket, host: str) -> socket.socket:
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context.wrap_socket(connection, server_hostname=host)
 

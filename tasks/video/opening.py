@@ -297,7 +297,7 @@ def _open_snapshots(config: VideoSettings) -> Snapshots:
 
 
 def _fetched(config: VideoSettings) -> bytes:
-    with _open_url(config, is_brief=False) as opened:
+    with _open_url(config, is_brief=False, has_given=True) as opened:
         return _snapshot(opened, config)
 
 
@@ -310,7 +310,8 @@ def _snapshot(opened: Any, config: VideoSettings) -> bytes:
     raise VideoError(f"{name_of(config)} gave no picture, as poll_s expects", code="codec")
 
 
-def _open_url(config: VideoSettings, *, is_brief: bool) -> Any:
+def _open_url(config: VideoSettings, *, is_brief: bool, has_given: bool = False) -> Any:
+    """has_given: whether it has given a picture before; who listens is known then."""
     import av
 
     options: dict[str, str] = {}
@@ -331,7 +332,7 @@ def _open_url(config: VideoSettings, *, is_brief: bool) -> Any:
         # The text and the chain of FFmpeg's error hold the address with its password.
         # A camera that accepts the connection and stays silent ends as invalid data.
         silent = _is_late(asked_s, config)
-        raise _refused_by(error, config, silent=silent) from None
+        raise _refused_by(error, config, silent=silent, has_given=has_given) from None
     if not _is_described(opened) and _is_late(asked_s, config):  # nothing came, which is no error
         opened.close()
         raise _undescribed(config)
@@ -341,7 +342,9 @@ def _open_url(config: VideoSettings, *, is_brief: bool) -> Any:
     return opened
 
 
-def _refused_by(error: Exception, config: VideoSettings, *, silent: bool) -> VideoError:
+def _refused_by(
+    error: Exception, config: VideoSettings, *, silent: bool, has_given: bool
+) -> VideoError:
     """What is wrong, asked of a web server where FFmpeg does not say it."""
     import av
 
@@ -350,10 +353,11 @@ def _refused_by(error: Exception, config: VideoSettings, *, silent: bool) -> Vid
     number = getattr(error, "errno", None)
     is_empty = number == errno.EIO and config.poll_s is None
     is_unsaid = isinstance(error, unsaid) or is_empty or number in _UNSAID
-    misfit = _misfit(error, name, config, silent=True) if silent else None
+    misfit = None if has_given or not silent else _misfit(error, name, config, silent=True)
     answer = ask(config) if misfit is None and (is_unsaid or silent) else None
     if answer is None:
-        misfit = misfit or (None if silent else _misfit(error, name, config, silent=False))
+        if not (has_given or silent):
+            misfit = _misfit(error, name, config, silent=False)
         return misfit or _refused(error, name, config, silent=silent)
     said = _said(answer, name)
     if said is not None:
