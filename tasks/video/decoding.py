@@ -164,6 +164,8 @@ class SourceDecoder:
         self._waiting.clear()
         self._preparing.restart()
         self._incoming.restart()
+        if not self.logs_packets:
+            self._context.flush_buffers()  # it may be at its end
 
     def close(self) -> None:
         """Nothing more is decoded: other sources get this one's share of the cores."""

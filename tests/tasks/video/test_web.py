@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import av
 import pytest
+from PIL import Image
 from structlog.testing import capture_logs
 
 from flowrun.runtime.testing import run_task
@@ -372,3 +373,16 @@ def test_plain_http_where_tls_is_expected_is_said_and_the_other_way_round(
         f"cannot open https://{host}/film.mp4: {host} speaks no TLS; "
         "write http:// in place of https://",
     )
+
+
+def test_a_film_whose_packets_are_not_logged_comes_again_from_a_server_without_ranges(
+    tmp_path: Path,
+) -> None:
+    """It is opened again: the decoder is at its end."""
+    path = tmp_path / "film.gif"
+    first, *others = [Image.new("RGB", (64, 48), (k, k, k)).convert("P") for k in (0, 51, 102)]
+    first.save(path, save_all=True, append_images=others, duration=100)
+    with served(path, ranges=False) as host:
+        config = {"source_uri": f"http://{host}/film.gif", "loop": True}
+        out = run_task(VideoCapture, config=config, graph_dir=tmp_path, cycles=7, period_ns=1_000)
+    assert [int(it["image"].pixels[0, 0, 0]) for it in out] == [0, 51, 102, 0, 51, 102, 0]
