@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from flowrun.runtime.pictures.asked import AskedSection
@@ -144,9 +145,8 @@ class AskedDecoder(SourceDecoder):
         self._learn_layout(key)
         assert self._layout is not None
         described = replace(self._learnt(key), reorder=self._reorder)
-        self._section_now = AskedSection(
-            described, self._layout, self._count_damaged, strict=self._strict
-        )
+        damaged = partial(self._refuse, key.fed.pts)
+        self._section_now = AskedSection(described, self._layout, damaged, strict=self._strict)
         is_closed = closes(self._incoming.form, key.data)
         self._opens = None if is_closed else key.fed.pts
         self._begin_logged(described, key.number)

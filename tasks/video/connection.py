@@ -21,7 +21,8 @@ _SHARE = 4
 """A pause is this part of the time for which a source was away."""
 _LEAST = 0.8
 """The part of a pause that is not left to chance: the cameras of a switch do not all come at once."""
-
+_MOST_NAMED = 20
+"""Damaged pictures of a folder that are named."""
 _QUICK = 2
 """How many times faster than it plays a film comes at least, which is sent as fast as it is taken."""
 
@@ -133,6 +134,8 @@ class Connection:
         self._was_quick = False
         """Whether it then gave its pictures in less than half of the time that they play."""
         self._is_cut_off = False
+        self._damaged: set[Path] = set()
+        """The files that were said to be damaged."""
         self._told = ("", "")
         """The code and the text of the error that was logged last."""
 
@@ -211,6 +214,15 @@ class Connection:
         if not self._is_cut_off:
             self._is_cut_off = True
             self._log.warning("the film is cut off in the middle of a packet", source=self.name)
+
+    def note_damaged(self, file: Path) -> None:
+        """A picture of several files cannot be decoded as it is."""
+        if file in self._damaged or len(self._damaged) >= _MOST_NAMED:
+            return
+        self._damaged.add(file)
+        others = "the next are not named" if len(self._damaged) == _MOST_NAMED else None
+        more = {} if others is None else {"others": others}
+        self._log.warning("the picture is damaged", source=self.name, file=str(file), **more)
 
     def is_repeated(self, packet: Any, container: Any) -> bool:
         """Whether what is taken for live is a file, though its server does not say so: it begins with

@@ -82,6 +82,7 @@ class SourceDecoder:
         core decodes the rest, until the device fails.
     after: of the connections of the source before this one; numbers go on after it.
     damaged: how many packets, or pictures, could not be decoded.
+    on_refused: called with the time stamp of a packet that the decoder has refused, on any thread.
     logs_packets: whether packets of this codec can be logged.
     passed: how many pictures were not decoded since the last one that came out.
     """
@@ -99,6 +100,7 @@ class SourceDecoder:
         self._incoming = Incoming(stream, first=after.packets, counts_frames=counts_frames)
         self.logs_packets = self._incoming.logs_packets
         self.damaged = after.damaged
+        self.on_refused: Callable[[int | None], None] | None = None
         self.passed = 0
         self._queue = queue if self.logs_packets else None
         self._context = stream.codec_context
@@ -204,6 +206,12 @@ class SourceDecoder:
     def _count_damaged(self) -> None:
         self.damaged += 1
 
+    def _refuse(self, pts: int | None) -> None:
+        """Count the packet of that time stamp as damaged."""
+        self.damaged += 1
+        if self.on_refused is not None:
+            self.on_refused(pts)
+
     @property
     def _uses_device(self) -> bool:
         return self._device is not None and self._device.is_used
@@ -220,7 +228,7 @@ class SourceDecoder:
         """Whether the decoder took the packet."""
         if section.decode(self._number, data, self._taker(section, emit), is_key=is_key):
             return True
-        self.damaged += 1
+        self._refuse(self._now.fed.pts)
         if self._strict:
             decoder = PacketDecoder(self._learnt(self._now))
             again = Section(decoder, self._number)

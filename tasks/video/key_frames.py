@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -131,7 +132,8 @@ class KeyFrameDecoder(SourceDecoder):
             self._looks, self._layout = looks, None
         if self._layout is None or self._is_read():
             return None
-        section = AskedSection(described, self._layout, self._count_damaged, strict=self._strict)
+        damaged = partial(self._refuse, key.fed.pts)
+        section = AskedSection(described, self._layout, damaged, strict=self._strict)
         section.append(key.number, key.data, is_key=True)
         self._begin_logged(described, key.number)
         asked = section.asks_for(key.number, key.number, drained=True)

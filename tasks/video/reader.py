@@ -29,6 +29,7 @@ from flowrun.tasks.video.pipes import PipedContainer
 from flowrun.tasks.video.policy import FrameQueue
 from flowrun.tasks.video.sections import Picture
 from flowrun.tasks.video.settings import MaxAge, VideoSettings
+from flowrun.tasks.video.stills import PictureFiles
 from flowrun.tasks.video.streams import chosen_stream
 from flowrun.tasks.video.web import gives_parts, missing_index
 
@@ -302,6 +303,7 @@ class Reader:
             raise VideoError(str(error), code=error.code) from None
         counts = self._decoder.counts if self._is_open else Counts()
         self._decoder = self._new_decoder(stream, counts, is_live=opened.is_live)
+        self._decoder.on_refused = self._name_file
         flags = container.format.flags
         self._numbering.begin(
             stream,
@@ -377,6 +379,10 @@ class Reader:
         if damaged > self._damaged:
             self.frames.count(damaged - self._damaged, "damaged")
             self._damaged = damaged
+
+    def _name_file(self, pts: int | None) -> None:
+        if isinstance(self._container, PictureFiles) and pts is not None:
+            self._connection.note_damaged(self._container.file_of(pts))
 
     def _forget_packets(self) -> None:
         """Drop the packets that only frames needed that were left out: a cycle that takes long, or a

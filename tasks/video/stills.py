@@ -109,6 +109,10 @@ class PictureFiles(Stills):
         self._files = files
         self.duration = int(len(files) / stream.average_rate * 1_000_000)
 
+    def file_of(self, pts: int) -> Path:
+        """The file that the packet of that time stamp holds."""
+        return self._files[pts]
+
     def _data(self, number: int) -> bytes | None:
         if self._interrupted.is_set() or number >= len(self._files):
             return None

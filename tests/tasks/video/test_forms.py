@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import http.server
+import io
 import math
 import os
 import subprocess
@@ -67,6 +68,12 @@ def picture(level: int, codec: str = "mjpeg") -> bytes:
     context.pix_fmt = "yuvj420p" if codec == "mjpeg" else "rgb24"
     frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), format="rgb24")
     return b"".join(map(bytes, [*context.encode(frame), *context.encode(None)]))
+
+
+def bmp(level: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), (level, level, level)).save(file, "bmp")
+    return file.getvalue()
 
 
 def capture(folder: Path, *, cycles: int | None = None, **config: Any) -> list[ImageRgb8Msg]:
@@ -251,6 +258,44 @@ def test_an_empty_file_is_a_picture_that_is_damaged(tmp_path: Path) -> None:
     with structlog.testing.capture_logs() as logged:
         assert levels(capture(tmp_path, source_uri="*.jpg")) == [0, 1]
     assert sum(it["damaged"] for it in logged if it["event"] == "frames lost") == 1
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tiff", "webp", "ppm", "jp2", "tga"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_pictures_of_any_codec_come_again_in_a_loop(
+    tmp_path: Path, suffix: str, count: int
+) -> None:
+    for number in range(count):
+        grey = (20 * number, 20 * number, 20 * number)
+        Image.new("RGB", (64, 48), grey).save(tmp_path / f"{number}.{suffix}")
+    images = capture(tmp_path, cycles=7, source_uri=f"*.{suffix}", loop=True)
+    assert levels(images) == [k % count for k in range(7)]
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "png", "bmp"])
+@pytest.mark.parametrize("decode", ["all", "keyframes", "asked"])
+def test_pictures_that_are_damaged_are_named_once(tmp_path: Path, codec: str, decode: str) -> None:
+    suffix = {"mjpeg": "jpg"}.get(codec, codec)
+    damaged = {1: b"", 3: b"no picture" * 20, 4: bytes(500)}
+    whole = picture(100, codec) if codec != "bmp" else bmp(100)
+    for number in range(6):
+        (tmp_path / f"{number}.{suffix}").write_bytes(damaged.get(number, whole))
+    config = {"source_uri": f"*.{suffix}", "decode": decode, "loop": True}
+    with structlog.testing.capture_logs() as logged:
+        levels(capture(tmp_path, cycles=12, **config))
+    named = [it["file"] for it in logged if it["event"] == "the picture is damaged"]
+    assert sorted(named) == [str(tmp_path / f"{number}.{suffix}") for number in damaged]
+
+
+def test_no_more_pictures_than_one_reads_are_named(tmp_path: Path) -> None:
+    for number in range(60):
+        data = picture(100) if number % 2 else b"no picture"
+        (tmp_path / f"{number}.jpg").write_bytes(data)
+    with structlog.testing.capture_logs() as logged:
+        assert len(capture(tmp_path, source_uri="*.jpg")) == 30
+    named = [it for it in logged if it["event"] == "the picture is damaged"]
+    assert [Path(it["file"]).stem for it in named] == [str(2 * k) for k in range(20)]
+    assert [it.get("others") for it in named] == 19 * [None] + ["the next are not named"]
 
 
 def test_fps_is_for_pictures(tmp_path: Path) -> None:
