@@ -29,6 +29,7 @@ from flowrun.tasks.video.devices import (
 )
 from flowrun.tasks.video.files import find_file
 from flowrun.tasks.video.hwaccel import missing_hwaccel
+from flowrun.tasks.video.lengths import NO_INDEX, lacks_index
 from flowrun.tasks.video.listener import listener, refusal
 from flowrun.tasks.video.options import option_names
 from flowrun.tasks.video.pattern import open_pattern
@@ -193,8 +194,10 @@ def _open_file(config: VideoSettings, graph_dir: Path) -> Any:
         return av.open(f"{_FILE}{found.path}", options=options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
         assert found.path is not None
-        is_empty = not found.path.stat().st_size
-        reason = "it is empty (0 bytes)" if is_empty else reason_of(error)
+        if not found.path.stat().st_size:
+            reason = "it is empty (0 bytes)"
+        else:
+            reason = NO_INDEX if lacks_index(found.path) else reason_of(error)
         text = f"cannot read the video {str(found.path)!r}{_with(config)}: {reason}"
         raise VideoError(text, code="codec") from error
 
