@@ -35,7 +35,7 @@ from flowrun.tasks.video.options import option_names
 from flowrun.tasks.video.pattern import open_pattern
 from flowrun.tasks.video.pipes import Pipe, PipedContainer
 from flowrun.tasks.video.secure import fault_of
-from flowrun.tasks.video.settings import VideoSettings
+from flowrun.tasks.video.settings import VideoSettings, exact_rate
 from flowrun.tasks.video.stills import PictureFiles, Snapshots, StillStream
 from flowrun.tasks.video.streams import chosen_stream
 from flowrun.tasks.video.web import WebAnswer, ask, missing_index
@@ -224,7 +224,7 @@ def _open_pictures(config: VideoSettings, files: tuple[Path, ...]) -> PictureFil
             problem = problem or error
             continue
         with model:
-            rate = Fraction(str(config.fps or _PICTURES_FPS))
+            rate = exact_rate(config.fps or _PICTURES_FPS)
             return PictureFiles(files, _still_stream(model, str(file), rate))
     assert problem is not None
     text = f"cannot read the picture {str(files[0])!r}: {reason_of(problem)}"
@@ -295,7 +295,7 @@ def _open_snapshots(config: VideoSettings) -> Snapshots:
     assert config.poll_s is not None
     with _open_url(config, is_brief=False) as opened:
         first = _snapshot(opened, config)
-        described = _still_stream(opened, name_of(config), 1 / Fraction(str(config.poll_s)))
+        described = _still_stream(opened, name_of(config), 1 / exact_rate(config.poll_s))
     return Snapshots(described, fetch=partial(_fetched, config), first=first)
 
 

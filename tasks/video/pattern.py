@@ -11,13 +11,12 @@ from __future__ import annotations
 import random
 import struct
 import zlib
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowrun.tasks.video.settings import VideoSettings
+from flowrun.tasks.video.settings import VideoSettings, exact_rate
 from flowrun.tasks.video.stills import Stills, StillStream
 
 __all__ = ["GLYPHS", "Pattern", "open_pattern"]
@@ -52,7 +51,7 @@ def open_pattern(config: VideoSettings) -> Pattern:
     width, height = (config.width, config.height) if config.width and config.height else _SIZE
     context: Any = av.CodecContext.create("png", "r")
     context.width, context.height, context.pix_fmt = width, height, "rgb24"
-    rate = Fraction(str(config.fps or _FPS))
+    rate = exact_rate(config.fps or _FPS)
     return Pattern(StillStream(context, rate), (width, height), config.seed)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import Any, Literal
+from fractions import Fraction
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     SecretStr,
     ValidationError,
@@ -21,7 +21,7 @@ from flowrun.runtime.task import TaskConfig
 from flowrun.runtime.wording import says_secret
 from flowrun.tasks.video.address import NO_LIST, Address, AddressError, SourceType, parse_address
 
-__all__ = ["Reconnect", "SourceType", "VideoSettings"]
+__all__ = ["Reconnect", "SourceType", "VideoSettings", "exact_rate"]
 
 _FOURCCS = {
     "MJPG": "mjpeg",
@@ -48,20 +48,36 @@ _KINDS: dict[SourceType, str] = {
 _SECRET_OPTIONS = ("headers", "cookies", "cryptokey", "srtp_out_params", "srtp_in_params")
 
 
+_LONGEST_S = 1_000_000_000
+"""Thirty years, in place of infinity."""
+_Seconds = Annotated[float, Field(gt=0, le=_LONGEST_S)]
+_Rate = Annotated[float, Field(ge=1e-6, le=1_000_000)]
+"""Per second."""
+
+_Side = Annotated[int, Field(gt=0, le=16_384)]
+"""Of a picture, in pixels."""
+
+
+def exact_rate(number: float) -> Fraction:
+    """A rate as FFmpeg can have it, which counts in 32 bits: 30000/1001 of 29.97002997002997."""
+    most = (1 << 31) // math.ceil(number)
+    return Fraction(number).limit_denominator(min(1_000_000, most))
+
+
 class MaxAge(TaskConfig):
     """Frames that are not too old."""
 
-    max_age_ms: PositiveFloat
+    max_age_ms: Annotated[float, Field(gt=0, le=1000 * _LONGEST_S)]
     """How old a frame may be when a cycle takes it, in milliseconds."""
 
 
 class Reconnect(TaskConfig):
     """What happens when a live source is lost, or does not answer."""
 
-    delay_s: PositiveFloat = 1.0
+    delay_s: _Seconds = 1.0
     """Seconds to wait before the first new attempt. Later ones wait a quarter of the time for which
     the source was away, if that is more."""
-    max_delay_s: PositiveFloat = 30.0
+    max_delay_s: _Seconds = 30.0
     """The most seconds to wait before an attempt. A source that refuses the password is asked that
     seldom at once."""
     max_attempts: NonNegativeInt | None = None
@@ -97,7 +113,7 @@ class VideoSettings(TaskConfig):
     """Play a file, or the test pattern, at its own speed; a live source does so anyway."""
     loop: bool = False
     """Start a file again at its end, for ever."""
-    start_s: NonNegativeFloat = 0.0
+    start_s: Annotated[float, Field(ge=0, le=_LONGEST_S)] = 0.0
     """Where a file starts."""
     decode: Literal["all", "keyframes", "asked"] = "all"
     """Which pictures are decoded and published. keyframes: only those that need no other, such as one a
@@ -109,15 +125,15 @@ class VideoSettings(TaskConfig):
     named must be there. It pays where few of many pictures are read, or where no packets are logged: the
     log gets a picture whole that the device decoded and a task read, so that its replay needs no
     device."""
-    max_fps: PositiveFloat | None = None
+    max_fps: _Rate | None = None
     """The most frames a second, by the source's own time stamps: of each 1 / max_fps seconds the first
     frame is kept, the same ones every run. A live source that has no time stamps, as MJPEG of a web
     server, goes by when its frames come. The others are not converted."""
-    width: PositiveInt | None = None
+    width: _Side | None = None
     """The width to ask of a device, a screen or the test pattern, in pixels."""
-    height: PositiveInt | None = None
+    height: _Side | None = None
     """The height to ask of a device, a screen or the test pattern, in pixels."""
-    fps: PositiveFloat | None = None
+    fps: _Rate | None = None
     """The frames per second to ask of a device, a screen or the test pattern; of pictures in files, how
     many are shown in a second (25)."""
     fourcc: str | None = None
@@ -130,12 +146,12 @@ class VideoSettings(TaskConfig):
     live: Literal["auto"] | bool = "auto"
     """Whether what a web server gives is live, so that its end is a loss, and it is asked again. auto: a
     film has a duration, a length, or a date or an ETag that the server gives with it."""
-    poll_s: PositiveFloat | None = None
+    poll_s: _Rate | None = None
     """Fetch the picture at an http address again every n seconds, as of a camera that gives single
     JPEGs."""
     seed: NonNegativeInt = 0
     """Which test pattern to draw."""
-    timeout_s: PositiveFloat = 10.0
+    timeout_s: _Seconds = 10.0
     """Seconds that a live source may take to answer, or to give the next frame."""
     transport: Literal["auto", "tcp", "udp"] = "auto"
     """How an RTSP camera sends its pictures. Over UDP, lost packets show as smeared pictures; auto: by

@@ -556,7 +556,10 @@ def test_a_silent_camera_times_out(folder: Path) -> None:
         host = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(VideoError) as caught:
             capture(folder, source_uri=f"rtsp://{host}/cam", timeout_s=1)
-    assert str(caught.value) == f"rtsp://{host}/cam did not answer within timeout_s 1"
+    assert str(caught.value) == (
+        f"rtsp://{host}/cam did not answer within timeout_s 1: {host} accepts the connection, but "
+        "gives no answer; check the port"
+    )
 
 
 def test_run_task_reports_a_bad_config(folder: Path) -> None:

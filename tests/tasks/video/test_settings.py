@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from flowrun.tasks.video.settings import MaxAge, VideoSettings
+from flowrun.tasks.video.settings import MaxAge, VideoSettings, exact_rate
 
 
 @pytest.mark.parametrize(
@@ -149,11 +153,66 @@ def test_settings_of_its_own_kind_are_taken(config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [{"width": 0, "height": 480}, {"width": 640, "height": 0}, {"fps": 0}, {"timeout_s": 0}],
+    [{"width": 0, "height": 480}, {"width": 640, "height": 0}, {"timeout_s": 0}],
 )
 def test_what_is_asked_of_a_device_is_positive(config: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="greater than 0"):
         VideoSettings(source_uri="0", **config)
+
+
+@pytest.mark.parametrize("number", [0, -1, 1e-9, 1e9, math.inf, math.nan])
+@pytest.mark.parametrize("key", ["fps", "max_fps", "poll_s"])
+def test_a_rate_is_one_that_something_can_have(key: str, number: float) -> None:
+    with pytest.raises(ValidationError, match="than or equal to"):
+        VideoSettings(source_uri="http://a/b" if key == "poll_s" else "0", **{key: number})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"start_s": 1e308},
+        {"start_s": math.inf},
+        {"start_s": math.nan},
+        {"timeout_s": math.inf},
+        {"policy": {"max_age_ms": 1e308}},
+        {"policy": {"max_age_ms": math.inf}},
+        {"reconnect": {"delay_s": math.inf}},
+        {"reconnect": {"max_delay_s": math.nan}},
+    ],
+)
+def test_no_time_is_infinite(config: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="less than or equal to"):
+        VideoSettings(source_uri="http://a/b", **config)
+
+
+def test_no_picture_is_larger_than_one_that_can_be_made() -> None:
+    with pytest.raises(ValidationError, match="less than or equal to 16384"):
+        VideoSettings(source_uri="test", width=1_000_000, height=1)
+
+
+@given(st.floats(1e-6, 1e6))
+def test_every_rate_is_one_that_ffmpeg_counts_in_32_bits(number: float) -> None:
+    rate = exact_rate(number)
+    assert 0 < rate.numerator < 1 << 31
+    assert 0 < rate.denominator < 1 << 31
+    assert float(rate) == pytest.approx(number, rel=0.5, abs=0)
+    if number >= 1:
+        assert float(rate) == pytest.approx(number, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("number", "rate"),
+    [
+        (25, Fraction(25)),
+        (29.97, Fraction(2997, 100)),
+        (30000 / 1001, Fraction(30000, 1001)),
+        (1 / 3, Fraction(1, 3)),
+        (0.1, Fraction(1, 10)),
+        (1 / 86400, Fraction(1, 86400)),
+    ],
+)
+def test_a_rate_is_the_one_that_was_written(number: float, rate: Fraction) -> None:
+    assert exact_rate(number) == rate
 
 
 def test_a_start_before_the_beginning_is_refused() -> None:
