@@ -236,8 +236,8 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
         ):
             result = running.run(cycles=args.cycles)
         terminal.take_back()
-        _print_summary(running, result)
         status = 0 if result.error is None else 1
+        signals.sum_up(result)
         signals.has_run(status)
         if server is not None and stays and running.executor.has_started:
             signals.wait(f"  page:   {server.url}  stays until Ctrl-C")
@@ -275,6 +275,15 @@ class _Signals:
         """Whether somebody has asked for another run, after this one."""
         self._status: int | None = None
         """What the process ends with; None while it runs."""
+        self._summing_up = threading.Lock()
+        self._is_summed_up = False
+
+    def sum_up(self, result: RunResult) -> None:
+        """Print the summary, unless another thread has. From any thread."""
+        with self._summing_up:
+            if not self._is_summed_up:
+                self._is_summed_up = True
+                _print_summary(self._run, result)
 
     def has_run(self, status: int) -> None:
         """The run has ended, and so will the process, with `status`."""
@@ -334,7 +343,7 @@ class _Signals:
             result = self._run.end_now(reason)
             self._terminal.show(None)
             self._terminal.take_back()
-            _print_summary(self._run, result)
+            self.sum_up(result)
             status = otherwise
         self._terminal.end()
         os._exit(status)

@@ -225,10 +225,12 @@ class Recording:
             self.writer = None
 
     def discard(self) -> None:
-        """Leave nothing of the log."""
-        if self.writer is not None:
-            self.writer.discard()
-            self.writer = None
+        """Leave nothing of the log, unless it is finished. As `finish`, from any thread."""
+        with self._finishing:
+            if self.writer is not None and not self._is_finished:
+                self._is_finished = True
+                self.writer.discard()
+                self.writer = None
 
     def _finish(self, reason: str, error: str | None, *, cycles: int) -> None:
         if self.writer is None:

@@ -120,3 +120,25 @@ def test_a_run_that_ends_meanwhile_is_finished_once(tmp_path, plan):
     [only] = logs(tmp_path / "runs")
     with Log(only) as log:
         assert log.end["reason"] == "recording stopped"
+
+
+def test_an_end_at_once_leaves_a_log_alone_that_is_being_removed(tmp_path, monkeypatch, plan):
+    """As by a second Ctrl-C just after one that ended the run while its tasks started."""
+    run = Run(plan, clock=LiveClock(), directory=tmp_path / "run")
+    discard, finished, results = run.writer.discard, [], []
+    second = threading.Thread(target=lambda: results.append(run.end_now("SIGINT")))
+
+    def discard_slowly():
+        second.start()
+        second.join(0.2)  # it waits for the end of this
+        discard()
+
+    monkeypatch.setattr(run.writer, "discard", discard_slowly)
+    finish = run.writer.finish
+    monkeypatch.setattr(run.writer, "finish", lambda end: (finished.append(end), finish(end)))
+    monkeypatch.setattr(run.executor, "run", lambda **_: "SIGINT")  # as one that is stopped at once
+    assert run.run().error is None
+    second.join()
+    assert [it.error for it in results] == [None]
+    assert [it["reason"] for it in finished] == ["discarded"]
+    assert not list((tmp_path / "run").glob("*.mcap"))
