@@ -125,6 +125,9 @@ def main(argv: list[str] | None = None) -> int:
     _offered.cache_clear()  # something may have been installed since, in a notebook
     status = _status(argv)
     if argv is None:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            # What libraries do at the end of Python would show a traceback of a KeyboardInterrupt.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         if _left_computing():
             _end_now(status)
         _bound_the_end(status)

@@ -246,3 +246,41 @@ def test_sigterm_alone_ends_a_run_that_is_stuck(tmp_path):
     [run] = (tmp_path / "runs").glob("g-*")
     with Log(run) as log:
         assert log.finished
+
+
+SLOW_TO_END = """
+import atexit, threading
+from flowrun.msgs import IntMsg
+from flowrun.runtime.task import task
+
+@atexit.register
+def end():
+    print("ending", flush=True)
+    threading.Event().wait(240)
+
+@task
+def seen(n: IntMsg) -> IntMsg:
+    return IntMsg(value=n.value)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_python_ends_shows_no_traceback(tmp_path):
+    """As where a library, such as torch, has something to do at the end of Python."""
+    (tmp_path / "slow.py").write_text(SLOW_TO_END)
+    (tmp_path / "g.yaml").write_text(GRAPH.replace("stuck.Stuck", "slow.seen"))
+    command = [sys.executable, "-m", "flowrun.runtime.cli", "g.yaml", "--cycles", "3"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert "ending\n" in iter(process.stdout.readline, "")
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=240)
+        finally:
+            process.kill()
+    assert process.returncode == -signal.SIGINT  # which a shell calls 130
+    assert "Traceback" not in said
+    [run] = (tmp_path / "runs").glob("g-*")
+    with Log(run) as log:
+        assert log.finished
