@@ -19,6 +19,7 @@ __all__ = [
     "installation",
     "load_video_libraries",
     "missing",
+    "pytest_command",
     "require",
 ]
 
@@ -80,6 +81,13 @@ def missing(
     named = zip(packages, install or packages, strict=True)
     absent = [name for module, name in named if importlib.util.find_spec(module) is None]
     return _needs(what, " and ".join(absent), extra) if absent else None
+
+
+def pytest_command(file: Path | None = None) -> str:
+    """How a user runs the tests of a folder, or of `file`; with what to install before, if anything."""
+    command = "pytest" if file is None else f"pytest {file}"
+    installed = importlib.util.find_spec("pytest") is not None
+    return command if installed else f"pip install pytest && {command}"
 
 
 def import_optional(module: str, what: str, *, extra: Extra, install: str = "") -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import flowrun.runtime
 from flowrun.runtime.errors import FlowrunError, UsageError
+from flowrun.runtime.extras import pytest_command
 from flowrun.runtime.printing import print_text
 from flowrun.runtime.wording import secrets_in_urls
 
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if variables:
         print_text(f"  {_export(variables)}    as in the address that you gave")
     print_text(f"  flowrun {name}.yaml    run it; its page is at http://127.0.0.1:3000")
-    print_text("  pytest    test the task")
+    print_text(f"  {pytest_command()}    test the task")
     if not variables:
         _warn(folder / f"{name}.yaml")
     return 0
@@ -343,8 +344,8 @@ flowrun view runs
 | `{module}.py` | a task of this project |
 | `test_{module}.py` | its test |
 
-After a change: `flowrun check` finds every mistake of the graph, `pytest` tests the task, and `flowrun
-replay` says what a recorded run would have been like with the new code.
+After a change: `flowrun check` finds every mistake of the graph, `pytest` (`pip install pytest`) tests
+the task, and `flowrun replay` says what a recorded run would have been like with the new code.
 """
 
 _PYPROJECT = """\

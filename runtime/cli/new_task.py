@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.extras import pytest_command
 from flowrun.runtime.graph.find import task_types
 from flowrun.runtime.printing import print_text
 
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     task, test, graph = files
     print_text(f"wrote {task}, {test}, {graph}\n")
     print_text(f"  flowrun {graph}    run it")
-    print_text(f"  pytest {test}    test it")
+    print_text(f"  {pytest_command(test)}    test it")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import runpy
 import subprocess
 import sys
@@ -118,3 +119,22 @@ def test_a_camera_that_is_not_there_is_mentioned(here, capsys):
     assert main(["init", "yard", "--camera", "no.mp4"]) == 0
     error = capsys.readouterr().err
     assert error.startswith("\nwarning: it does not run yet:\nyard/yard.yaml:12:7: ")
+
+
+@pytest.mark.parametrize(
+    ("is_installed", "command"), [(True, "pytest"), (False, "pip install pytest && pytest")]
+)
+def test_what_tests_the_task_is_a_command_that_works(
+    here, capsys, monkeypatch, is_installed, command
+):
+    """pytest does not come with flowrun."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: find(name) if is_installed or name != "pytest" else None,
+    )
+    assert main(["init", "yard"]) == 0
+    assert f"\n  {command}    test the task\n" in capsys.readouterr().out
+    assert main(["new-task", "FindFaces"]) == 0
+    assert f"\n  {command} test_find_faces.py    test it\n" in capsys.readouterr().out
