@@ -46,7 +46,7 @@ def test_everything_has_its_place(reference):
     assert "- `mission`: the mission to run; None for the first one.\n" in api
     assert "```python\nwith graph.start() as run:\n" in api
     page = reference["tasks/VideoCapture.md"]
-    assert "| `timeout_s` | number (above 0) |" in page
+    assert "| `timeout_s` | number (above 0 and at most 1000000000) |" in page
     assert "[ImageRgb8Msg](../messages/ImageRgb8Msg.md)" in page
     assert "{source_uri: test}" in page
 

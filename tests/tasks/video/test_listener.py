@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from flowrun.tasks.video.listener import Listener, listener
 from flowrun.tasks.video.opening import VideoError, open_video
 from flowrun.tasks.video.settings import VideoSettings
-from tests.support.certificates import Authority
+from support.certificates import Authority
 
 MOST_S = 60.0
 """For a machine that is busy; who is silent is not waited for so long."""
