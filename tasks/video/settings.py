@@ -52,7 +52,9 @@ _LONGEST_S = 1_000_000_000
 """Thirty years, in place of infinity."""
 _Seconds = Annotated[float, Field(gt=0, le=_LONGEST_S)]
 _Rate = Annotated[float, Field(ge=1e-6, le=1_000_000)]
-"""Per second."""
+"""Of pictures in a second, or of seconds for a picture."""
+_Limit = Annotated[float, Field(ge=1e-6, le=1_000_000_000)]
+"""Of pictures in a second: a time stamp has nanoseconds."""
 
 _Side = Annotated[int, Field(gt=0, le=16_384)]
 """Of a picture, in pixels."""
@@ -125,7 +127,7 @@ class VideoSettings(TaskConfig):
     named must be there. It pays where few of many pictures are read, or where no packets are logged: the
     log gets a picture whole that the device decoded and a task read, so that its replay needs no
     device."""
-    max_fps: _Rate | None = None
+    max_fps: _Limit | None = None
     """The most frames a second, by the source's own time stamps: of each 1 / max_fps seconds the first
     frame is kept, the same ones every run. A live source that has no time stamps, as MJPEG of a web
     server, goes by when its frames come. The others are not converted."""

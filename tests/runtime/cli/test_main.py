@@ -6,9 +6,11 @@ import errno
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -295,6 +297,15 @@ def test_json_on_a_stdout_that_is_not_utf_8_is_json(
     assert json.loads(stream.read())["fields"] == {"value": text}
 
 
+@pytest.fixture
+def ends_with_main() -> Iterator[None]:
+    """For a test that calls `main` as the process's own command, after which Ctrl-C ends the process."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ends_with_main")
 def test_a_call_that_is_left_running_does_not_abort_the_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

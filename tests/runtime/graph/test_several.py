@@ -189,7 +189,7 @@ def test_a_mistake_in_a_mapping_is_reported_at_its_line() -> None:
     assert found[0] == (
         "g.yaml:9:22: 'source_uri' of task 'cam_yard': unknown protocol 'rstp' (did you mean 'rtsp'?)"
     )
-    assert found[1] == "g.yaml:10:31: 'max_fps' of task 'cam_2' must be greater than 0; got -1"
+    assert found[1] == "g.yaml:10:31: 'max_fps' of task 'cam_2' must be at least 1e-06; got -1"
     assert found[2].startswith("g.yaml:11:31: unknown key 'sauce' in the config of task 'cam_3'; ")
     assert found[3].startswith(
         "g.yaml:12:11: the config of task 'cam_4': no source_uri; write a path"

@@ -160,7 +160,7 @@ def test_what_is_asked_of_a_device_is_positive(config: dict[str, Any]) -> None:
         VideoSettings(source_uri="0", **config)
 
 
-@pytest.mark.parametrize("number", [0, -1, 1e-9, 1e9, math.inf, math.nan])
+@pytest.mark.parametrize("number", [0, -1, 1e-9, 2e9, math.inf, math.nan])
 @pytest.mark.parametrize("key", ["fps", "max_fps", "poll_s"])
 def test_a_rate_is_one_that_something_can_have(key: str, number: float) -> None:
     with pytest.raises(ValidationError, match="than or equal to"):
