@@ -148,7 +148,7 @@ class Links:
         return self._inbound.sources(self._ring)
 
     def rest(self, cycles: int) -> None:
-        """After so many cycles nothing comes any more but from `ring_sources`. On the cycles' thread,
+        """Nothing comes any more but from `ring_sources`; `cycles` have run. On the cycles' thread,
         between two cycles."""
         took = self._inbound.took(self._ring)
         if took is not None:

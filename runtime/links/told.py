@@ -1,14 +1,14 @@
 """What a process of a fleet hears of the others' ends.
 
-Whoever runs all of them, such as `flowrun up`, says it on the standard input of each, a line each:
+`flowrun up`, or whatever else runs them all, writes lines to the standard input of each process:
 
 ```text
 ended gpu/0     it has ended, and no other run of it follows
 stop            all are to end
 ```
 
-The end of the lines is as `stop`: who says them is gone. A process that hears none, as one that systemd
-runs, cannot know whether another run of a process follows.
+The end of the input means `stop`, too: whoever wrote is gone. A process that gets no lines, such as
+one that systemd runs, cannot know whether another run of a process follows.
 """
 
 from __future__ import annotations

@@ -239,8 +239,8 @@ class Mark(NamedTuple):
 
 
 def marks(film: Path, every: int, behind: int) -> list[Mark]:
-    """What is known of a film's pictures when every so many of them are read, each when the source is
-    that many pictures past it."""
+    """What is known of each picture of a film of which one in `every` is read, when the source has given
+    `behind` pictures more."""
     given: list[Picture] = []
     marks: list[Mark] = []
 
