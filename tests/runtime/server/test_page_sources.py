@@ -249,6 +249,43 @@ def test_without_webcodecs_pictures_come_as_jpegs(stage, browser):
         assert are_near(quarters_of(picture), [COLOURS[number] for number in colours])
 
 
+HELD = """
+window.came = [];
+window.made = [];
+window.WebSocket = class extends WebSocket {
+  constructor(...words) {
+    super(...words);
+    let stamp;
+    this.addEventListener('message', ({data}) => {
+      if (typeof data === 'string') stamp = JSON.parse(data); else window.came.push(stamp.cycle);
+    });
+  }
+};
+const make = createImageBitmap;
+window.createImageBitmap = async (...words) => {
+  await new Promise(go => window.made.push(go));
+  return make(...words);
+};
+"""
+
+
+def test_of_jpegs_that_come_while_one_is_made_the_newest_is_shown(new_run, new_server, browser):
+    run = new_run()
+    browser.before_load(HELD)
+    browser.open(new_server(run).url)
+    while not browser.evaluate("window.made.length == 2"):
+        run.cycle()
+        browser.evaluate("new Promise(done => setTimeout(done, 50))")  # it may not listen yet
+    run.cycle()
+    browser.wait_for(f"window.came.filter(it => it == {run.cycles}).length == 2")
+    browser.evaluate(
+        "setInterval(() => { while (window.made.length) window.made.pop()(); }, 10) && null"
+    )
+    browser.wait_for(
+        f"document.querySelectorAll('.screen[data-cycle=\"{run.cycles}\"]').length == 2"
+    )
+
+
 def test_without_websockets_pictures_come_as_an_image_that_is_replaced(stage, browser):
     browser.size(1440, 900)
     browser.before_load(

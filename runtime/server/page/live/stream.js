@@ -73,7 +73,7 @@ export function followPackets(channel, jpegs, on) {
   return () => { goOn(); stop(); };
 }
 
-/** Shows JPEGs; one that comes while another is made is left out. */
+/** Shows JPEGs one after the other; of those that come while one is made, only the newest. */
 class Jpegs {
   /** @param {On} on */
   constructor(on) {
@@ -81,20 +81,29 @@ class Jpegs {
     this.busy = false;
     /** Of the JPEG that comes next. @type {{cycle: number | null, timestamp_nanos: number | null}} */
     this.stamp = {cycle: null, timestamp_nanos: null};
+    /** The newest that has yet to be made. @type {{data: ArrayBuffer, cycle: number | null, tov_ns: number | null} | null} */
+    this.waiting = null;
     this.fail = (/** @type {string} */ _why) => {};
   }
 
   /** @param {string | ArrayBuffer} data */
-  async message(data) {
+  message(data) {
     if (typeof data === "string") { this.stamp = JSON.parse(data); return; }
-    if (this.busy) return;
+    this.waiting = {data, cycle: this.stamp.cycle, tov_ns: this.stamp.timestamp_nanos};
+    if (!this.busy) this.make();
+  }
+
+  async make() {
     this.busy = true;
-    const {cycle, timestamp_nanos: tov_ns} = this.stamp;
-    try {
-      this.on.picture({...await jpegPicture(data), cycle, tov_ns});
-    } catch { /* a damaged picture: the next one will do */ }
+    while (this.waiting) {
+      const {data, ...stamp} = this.waiting;
+      this.waiting = null;
+      try {
+        this.on.picture({...await jpegPicture(data), ...stamp});
+      } catch { /* a damaged picture: the next one will do */ }
+    }
     this.busy = false;
   }
 
-  close() {}
+  close() { this.waiting = null; }
 }
