@@ -22,6 +22,7 @@ __all__ = [
     "display_of",
     "exif_orientation",
     "holds_parameters",
+    "said_to_last",
     "units_of",
     "with_parameters",
     "with_start_codes",
@@ -49,6 +50,14 @@ _SEI = {"h264": (6, 1), "h265": (39, 2)}
 _SLICES = {"h264": range(1, 6), "h265": range(32)}
 _DISPLAY_ORIENTATION = 47
 """Type of the information that says which way up a picture is shown."""
+_OF_ONE_PICTURE = frozenset({*_SLICES["h264"], 9, 10, 11, 12})
+"""Types of H.264's units that say nothing of other pictures: its parts, what is before and after it."""
+_SAYS_OF_ONE = frozenset({0, 1, 4, 6})
+"""Types of information of which a decoder keeps nothing: buffering, timing, captions, recovery."""
+_FREE = 5
+"""Type of the information in which an encoder says what it likes."""
+_ENCODER = b"x264"
+"""FFmpeg decodes what old versions of it have made in another way."""
 _DISPLAYS = {
     (turns, mirrored): orientation
     for mirrored, orientations in ((False, (1, 8, 3, 6)), (True, (2, 5, 4, 7)))
@@ -272,8 +281,36 @@ def display_of(form: str, data: Buffer, units: Units | None = None) -> Display |
     return None
 
 
-def _display_in(form: str, unit: bytes) -> Display | None:
-    """What the messages of an SEI unit say."""
+def said_to_last(form: str, data: bytes, units: Units) -> bytes | None:
+    """What an H.264 packet says that a decoder may still know at later packets: its parameters, and what
+    its encoder says besides; b"" where that is nothing. None of other forms: it is not known.
+
+    units: the packet's.
+    """
+    if form != "h264":
+        return None
+    if _OF_ONE_PICTURE.issuperset(units.kinds):
+        return b""
+    sei, head = _SEI[form]
+    ends = (*(at - len(_START_CODE) for at in units.begins[1:]), len(data))
+    found = []
+    for kind, at, end in zip(units.kinds, units.begins, ends, strict=True):
+        unit = data[at:end]
+        if kind == sei:
+            told = list(_information(unit[head:].replace(b"\0\0\3", b"\0\0")))
+            is_said = any(
+                what not in _SAYS_OF_ONE and (what != _FREE or _ENCODER in payload)
+                for what, payload in told
+            )
+        else:
+            is_said = kind not in _OF_ONE_PICTURE
+        if is_said:
+            found.append(unit)
+    return _START_CODE.join(found)
+
+
+def _information(unit: bytes) -> Iterator[tuple[int, bytes]]:
+    """The type and the contents of each message of an SEI unit; without one that is cut off."""
     at = 0
     while at + 2 < len(unit):
         numbers = []
@@ -284,9 +321,16 @@ def _display_in(form: str, unit: bytes) -> Display | None:
             numbers.append(number + (unit[at] if at < len(unit) else 0))
             at += 1
         kind, size = numbers
-        if kind == _DISPLAY_ORIENTATION and size and at + size <= len(unit):
-            return _display(form, unit[at : at + size])
+        if at + size <= len(unit):
+            yield kind, unit[at : at + size]
         at += size
+
+
+def _display_in(form: str, unit: bytes) -> Display | None:
+    """What the messages of an SEI unit say."""
+    for kind, payload in _information(unit):
+        if kind == _DISPLAY_ORIENTATION and payload:
+            return _display(form, payload)
     return None
 
 

@@ -11,6 +11,7 @@ from flowrun.runtime.pictures.bitstream import (
     closes,
     display_of,
     holds_parameters,
+    said_to_last,
     units_of,
     with_start_codes,
 )
@@ -53,6 +54,7 @@ class Waiting(NamedTuple):
     follows: False where it is damaged or a packet before it is missing.
     begins: whether it is a key frame with which a section begins whatever comes before it.
     display: which way up packets say that pictures are shown from here on; None where they do not.
+    said: see `said_to_last`.
     ahead: decodes that section; None where that is not so, or done in one thread.
     """
 
@@ -65,6 +67,7 @@ class Waiting(NamedTuple):
     follows: bool = False
     begins: bool = False
     display: int | None = None
+    said: bytes | None = None
     ahead: AheadDecoder | None = None
 
 
@@ -117,7 +120,7 @@ class Incoming:
             self._described = replace(self._described, orientation=orientation)
         data = self._bytes(packet) if self.logs_packets else b""
         number = self._number_of(data)
-        begins, follows = False, False
+        begins, follows, said = False, False, None
         if data:
             units = units_of(self.form, data)
             self._note_display(data, units, is_key=is_key)
@@ -132,8 +135,9 @@ class Incoming:
             follows = not is_damaged and (
                 self._frame_numbers is None or self._frame_numbers.follows(data, units)
             )
+            said = said_to_last(self.form, data, units)
         return Waiting(
-            number, packet, fed, data, is_key, is_damaged, follows, begins, self._display
+            number, packet, fed, data, is_key, is_damaged, follows, begins, self._display, said
         )
 
     def _note_display(self, data: bytes, units: Units, *, is_key: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from flowrun.msgs.image import VideoDecoder
-from flowrun.tasks.video.ahead import AheadDecoder, Cores
+from flowrun.tasks.video.ahead import AheadDecoder, Cores, Spare
 from flowrun.tasks.video.incoming import Waiting
 
 __all__ = ["Preparing"]
@@ -24,6 +24,7 @@ class Preparing:
         self._cores = cores
         self._strict, self._in_parts = strict, in_parts
         self.lookahead = 0 if cores is None else cores.threads()
+        self._spare = Spare()
         self._open: list[AheadDecoder] = []
         """Those that get the packets that come."""
 
@@ -33,7 +34,9 @@ class Preparing:
         if threads == 1:
             return None
         self.lookahead = max(self.lookahead, threads)
-        return AheadDecoder(described, threads, strict=self._strict, in_parts=self._in_parts)
+        return AheadDecoder(
+            described, threads, strict=self._strict, in_parts=self._in_parts, spare=self._spare
+        )
 
     def prepare(self, waiting: Waiting) -> None:
         """Have the packet decoded ahead by those that will get it."""
@@ -44,7 +47,7 @@ class Preparing:
         elif not waiting.follows:
             self._open.clear()
         for decoder in self._open:
-            decoder.prepare(waiting.number, waiting.data, is_key=waiting.is_key)
+            _prepare(decoder, waiting)
 
     def begun(
         self,
@@ -60,14 +63,14 @@ class Preparing:
         made = self.decoder(described)
         if made is None:
             return None
-        made.prepare(now.number, now.data, is_key=now.is_key)
+        _prepare(made, now)
         for waiting in later:
             if waiting.begins:
                 made.end()
                 return made
             if not waiting.follows:
                 return made
-            made.prepare(waiting.number, waiting.data, is_key=waiting.is_key)
+            _prepare(made, waiting)
         self._open.append(made)
         return made
 
@@ -87,3 +90,7 @@ class Preparing:
         self._open.clear()
         if self._cores is not None:
             self._cores.leave()
+
+
+def _prepare(decoder: AheadDecoder, it: Waiting) -> None:
+    decoder.prepare(it.number, it.data, is_key=it.is_key, said=it.said)

@@ -10,6 +10,8 @@ from flowrun.runtime.pictures.bitstream import (
     begins,
     closes,
     holds_parameters,
+    said_to_last,
+    units_of,
     with_parameters,
     with_start_codes,
 )
@@ -176,3 +178,40 @@ def test_the_parameter_sets_of_an_mp4_are_all_or_none(form, extradata, units):
 )
 def test_which_packets_say_what_pictures_have_in_common(form, data, expected):
     assert holds_parameters(form, memoryview(data)) is expected
+
+
+PPS = b"\0\0\1\x68pps"
+
+
+def sei(kind: int, content: bytes) -> bytes:
+    return b"\0\0\1\x06" + bytes([kind, len(content)]) + content + b"\x80"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\0\0\1\x09\xf0" + SLICE, b""),
+        (SPS + PPS + IDR, b"\x67sps\0\0\1\x68pps"),
+        (IDR + SLICE + b"\0\0\1\x0c\xff\x80", b""),
+        (PPS + SLICE, b"\x68pps"),
+        (b"\0\0\1\x6dmore" + SLICE, b"\x6dmore"),  # type 13: more of the parameters
+        (sei(1, b"time") + sei(6, b"\xc0") + SLICE, b""),
+        (sei(5, bytes(16) + b"14:05:09.3") + SLICE, b""),
+        (sei(5, bytes(16) + b"x264 - core 99") + SLICE, None),
+        (sei(47, b"\x80\1\2") + SLICE, None),
+        (
+            sei(4, b"captions")[:-1] + sei(47, b"\x80\1\2")[4:] + SLICE,
+            None,
+        ),  # one unit, two messages
+        (sei(47, b"\x80\1\2")[:-3] + SLICE, b""),  # cut off
+    ],
+)
+def test_what_a_packet_says_of_later_ones(data, said):
+    found = said_to_last("h264", data, units_of("h264", data))
+    expected = data[3 : data.index(SLICE)] if said is None else said
+    assert found == expected
+
+
+def test_of_other_forms_that_is_not_known():
+    assert said_to_last("h265", HEVC_SPS + CRA, units_of("h265", HEVC_SPS + CRA)) is None
+    assert said_to_last("av1", HEADER + FRAME, units_of("av1", HEADER + FRAME)) is None
