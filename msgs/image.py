@@ -33,6 +33,8 @@ __all__ = ["DecodedPicture", "ImageRgb8Msg", "UnseenPacket", "VideoDecoder", "Vi
 _TIMESTAMP, _WIDTH, _HEIGHT, _ENCODING, _STEP, _DATA, _FRAME_ID = 1, 2, 3, 4, 5, 6, 7
 _FLOWRUN = 1000
 
+_pack = msgpack.Packer().pack
+
 
 @dataclass(frozen=True, slots=True)
 class VideoDecoder:
@@ -73,8 +75,7 @@ class UnseenPacket(NamedTuple):
     time_ns: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class VideoPackets:
+class VideoPackets(NamedTuple):
     """The compressed packets of a picture, which the log can keep instead of its pixels.
 
     A decoder that got the packets of a section, from its first one up to these, in one thread, has
@@ -115,6 +116,8 @@ class VideoPackets:
     @property
     def with_unseen(self) -> list[tuple[bytes | memoryview, bool]]:
         """All that came, as `packets`: those `before` too."""
+        if not self.before:
+            return list(self.packets)
         return [*((it.data, it.is_key) for it in self.before), *self.packets]
 
 
@@ -363,7 +366,7 @@ class ImageRgb8Msg(Message):
                     protobuf.timestamp_field(_TIMESTAMP, self.tov_ns),
                     protobuf.text_field(source, self.source),
                     *fields,
-                    protobuf.bytes_field(_FLOWRUN, msgpack.packb(own)),
+                    protobuf.bytes_field(_FLOWRUN, _pack(own)),
                     protobuf.tag_and_length(data, size),
                 )
             )

@@ -38,12 +38,12 @@ def _varint(value: int) -> bytes:
     """`value` (>= 0) in base 128, low groups first."""
     if 0 <= value < 0x80:
         return _BYTE[value]
-    out = bytearray()
+    groups = []
     while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
+        groups.append(value & 0x7F | 0x80)
         value >>= 7
-    out.append(value)
-    return bytes(out)
+    groups.append(value)
+    return bytes(groups)
 
 
 @lru_cache
@@ -63,10 +63,15 @@ def double_field(number: int, value: float) -> bytes:
     return _tag(number, _FIXED64) + struct.pack("<d", value)
 
 
+@lru_cache(16)
+def _seconds_field(seconds: int) -> bytes:
+    return varint_field(1, seconds % 2**64)
+
+
 def timestamp_field(number: int, time_ns: int) -> bytes:
     """A `google.protobuf.Timestamp`."""
     seconds, nanos = divmod(time_ns, 1_000_000_000)
-    return bytes_field(number, varint_field(1, seconds % 2**64) + varint_field(2, nanos))
+    return bytes_field(number, _seconds_field(seconds) + varint_field(2, nanos))
 
 
 def tag_and_length(number: int, length: int) -> bytes:
@@ -78,7 +83,9 @@ def bytes_field(number: int, value: bytes) -> bytes:
     return tag_and_length(number, len(value)) + value
 
 
+@lru_cache(64)
 def text_field(number: int, value: str) -> bytes:
+    """Remembered: a message's texts are the same from one to the next."""
     return bytes_field(number, value.encode())
 
 

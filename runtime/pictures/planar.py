@@ -9,7 +9,7 @@ before somebody needs its bytes in one piece.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -113,22 +113,31 @@ class InPlace:
     """
 
     def __init__(self, decoded: Any, layout: Layout, *, stays: bool = True) -> None:
-        self._decoded, self._layout, self.stays = decoded, layout, stays
+        self._planes, self._layout, self.stays = decoded.planes, layout, stays
 
     def __call__(self) -> NDArray[np.uint8]:
         """A copy of them, one after the other without gaps, read-only."""
-        return copied(self._decoded, self._layout)
+        return _copied(self._planes, self._layout)
 
     @property
     def planes(self) -> list[NDArray[np.uint8]]:
         """Views of (rows, bytes of a row)."""
-        return _views(self._decoded, self._layout)
+        return _views(self._planes, self._layout)
 
     @property
     def lines(self) -> tuple[list[int], tuple[int, ...]]:
         """Address of each plane, and bytes from row to row."""
-        planes = self._decoded.planes
+        planes = self._planes
         return [it.buffer_ptr for it in planes], tuple([it.line_size for it in planes])
+
+    def crc(self) -> int | None:
+        """The CRC-32 of what a call gives; None where rows have gaps in between."""
+        found = 0
+        for plane, (rows, length) in zip(self._planes, self._layout.planes, strict=True):
+            if plane.line_size != length:
+                return None
+            found = crc32(memoryview(plane)[: rows * length], found)
+        return found
 
 
 class PlanarPicture:
@@ -201,13 +210,8 @@ class PlanarPicture:
             return self._crc
 
     def _new_crc(self) -> int:
-        planes = self._views()
-        if not all(plane.flags.c_contiguous for plane in planes):
-            return crc32(self.data)
-        found = 0
-        for plane in planes:
-            found = crc32(plane, found)
-        return found
+        found = self._data.crc() if isinstance(self._data, InPlace) else None
+        return crc32(self.data) if found is None else found
 
     @property
     def planes(self) -> Planes:
@@ -341,19 +345,23 @@ class Demand:
 
 def copied(decoded: Any, layout: Layout) -> NDArray[np.uint8]:
     """The planes of a decoded `av.VideoFrame`, one after the other without gaps, read-only."""
+    return _copied(decoded.planes, layout)
+
+
+def _copied(planes: Sequence[Any], layout: Layout) -> NDArray[np.uint8]:
     data = new_array(layout.size)
     at = 0
-    for plane in _views(decoded, layout):
+    for plane in _views(planes, layout):
         data[at : at + plane.size].reshape(plane.shape)[...] = plane
         at += plane.size
     data.setflags(write=False)
     return data
 
 
-def _views(decoded: Any, layout: Layout) -> list[NDArray[np.uint8]]:
+def _views(planes: Sequence[Any], layout: Layout) -> list[NDArray[np.uint8]]:
     return [
         np.ndarray(needed, np.uint8, plane, strides=(plane.line_size, 1))
-        for plane, needed in zip(decoded.planes, layout.planes, strict=True)
+        for plane, needed in zip(planes, layout.planes, strict=True)
     ]
 
 

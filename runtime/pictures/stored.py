@@ -108,23 +108,25 @@ class PictureEncoder:
         video: the packets of the picture, if its source has any.
         """
         picture = message.picture if self.codec == "packets" else None
+        planar = picture if isinstance(picture, PlanarPicture) else None
+        size = (message.height, message.width) if planar is None else planar.layout.shape
         own: dict[str, Any] = {
             "frame_id": message.frame_id,
             "pts": message.pts,
             "fps": message.fps,
-            "size": [message.height, message.width],
+            "size": size,
         }
         if message.pixel_aspect != 1:
             own["pixel_aspect"] = message.pixel_aspect
         packets = None if video is None else self._packets(video, cycle)
         is_read = packets is None or self._is_read(picture, cycle)
-        if not isinstance(picture, PlanarPicture):
+        if planar is None:
             pixels = message.checked_pixels()
             own["crc"] = crc32(pixels.data.cast("B")) if pixels.size else 0
         else:
-            own |= {"planes": list(picture.layout), "convert": CONVERSION}
+            own["planes"], own["convert"] = planar.layout, CONVERSION
             if is_read:
-                own["crc"] = picture.crc
+                own["crc"] = planar.crc
         shown = "rgb8"
         if video is not None and packets is not None:
             shown = shown_format(video.decoder.name)
@@ -132,13 +134,13 @@ class PictureEncoder:
             own |= packets
             if not _is_whole(picture, video):
                 own["damaged"] = True
-            if isinstance(picture, PlanarPicture) and is_read and not _is_sure(picture, video):
+            if planar is not None and is_read and not _is_sure(planar, video):
                 own["codec"] = "planes"
-                pieces.append(picture.data.tobytes())
+                pieces.append(planar.data.tobytes())
             data: Piece = b"".join(pieces)
-        elif isinstance(picture, PlanarPicture):
-            shown = picture.layout.format
-            own["codec"], data = "planes", picture.data.data
+        elif planar is not None:
+            shown = planar.layout.format
+            own["codec"], data = "planes", planar.data.data
         elif self._pack is None or not pixels.size or pixels.size > 3 * MOST_PIXELS:
             own["codec"], data = "raw", pixels.data.cast("B") if pixels.size else b""
         else:
@@ -172,7 +174,7 @@ class PictureEncoder:
         if after.next is None or not follows or after.key < self.first_kept:
             self._logged = after._replace(next=None)
             return None
-        self._logged = after._replace(next=after.next + len(video.packets))
+        self._logged = _Logged(after.section, after.key, after.next + len(video.packets))
         own: dict[str, Any] = {
             "codec": "packets",
             "convert": CONVERSION if video.conversion is None else video.conversion,

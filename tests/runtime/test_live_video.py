@@ -1,7 +1,5 @@
 """What viewers of a camera's packets get of a run."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -95,7 +93,7 @@ def test_damaged_packets_are_not_for_viewers():
     video = LiveVideo()
     video.offer(0, image(0))
     hurt = image(1)
-    hurt.video = replace(hurt.video, is_damaged=True)
+    hurt.video = hurt.video._replace(is_damaged=True)
     video.offer(1, hurt)
     why = "packets of its pictures were missing or damaged"
     assert (video.withheld, video.entry()) == (why, None)
