@@ -20,23 +20,24 @@ Encoded = tuple[bytes | list[Buffer], int]
 
 _T = TypeVar("_T")
 
-_MOST_REMEMBERED = 1024
+_LONGEST = 1024
+"""Sizes beyond are those of pictures, each another."""
 
 _pack = msgpack.Packer(use_bin_type=True).pack
 _pack_stamp = fmt.MESSAGE_STAMP.pack
 
 
 class Remembered(dict[int, _T]):
-    """What `make` gives for a size; made once, as sizes repeat from cycle to cycle."""
+    """What `make` gives for a size; made once for small ones, which repeat from cycle to cycle."""
 
     def __init__(self, make: Callable[[int], _T]) -> None:
         super().__init__()
         self._make = make
 
     def __missing__(self, size: int) -> _T:
-        if len(self) >= _MOST_REMEMBERED:
-            self.clear()
-        made = self[size] = self._make(size)
+        made = self._make(size)
+        if size <= _LONGEST:
+            self[size] = made
         return made
 
 

@@ -55,6 +55,8 @@ _SLOW_SYNCS = 3
 _LOCK_TRIES = 100
 """How often to ask for the lock of an empty directory: another run's start may hold it for a moment, to
 find out whether it is litter."""
+_SMALL = 1 << 10
+"""Bytes of the records of most cycles without pictures: their sizes repeat."""
 _LARGE = 64 << 10
 """From this size on, payloads are copied straight into the mapping instead of being joined first."""
 
@@ -322,13 +324,16 @@ class LogWriter:
         pad_length = slab.trailer_at - end - _HEAD_SIZE
         if size <= _LARGE:
             whole = records if isinstance(records, bytes) else b"".join(records)
-            pack_into = self._small_cycles[size]
             crc = crc32(whole, crc)
+        if size <= _SMALL:
+            pack_into = self._small_cycles[size]
             pack_into(mapping, position + _HEAD_SIZE, checked, crc, 0, whole, _PAD, pad_length)
         else:
-            crc = self._write_parts(
-                first, [records] if isinstance(records, bytes) else records, crc
-            )
+            if size <= _LARGE:
+                mapping[first:end] = whole
+            else:
+                parts = [records] if isinstance(records, bytes) else records
+                crc = self._write_parts(first, parts, crc)
             fmt.RECORD_HEAD.pack_into(mapping, end, fmt.PAD, pad_length)
             content = checked + fmt.CYCLE_UNCHECKED.pack(crc, 0)
             mapping[position + _HEAD_SIZE : first] = content
