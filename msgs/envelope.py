@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -44,6 +44,7 @@ class Envelope:
     """What others see of a message. Only `publish`, and the runtime, change it.
 
     own: the message's own fields, as its task sets them; the same dict for ever, as is `fields`.
+    arrays: the names of those that are arrays.
     fields: as they were published last, read-only all the way down; without those of `later` that nobody
         has read. `whole` gives all.
     later: by name, fields that are made when somebody first reads them.
@@ -59,6 +60,7 @@ class Envelope:
     """
 
     __slots__ = (
+        "arrays",
         "beside",
         "defers",
         "fields",
@@ -72,8 +74,11 @@ class Envelope:
         "tov_ns",
     )
 
-    def __init__(self, own: dict[str, Any], fields: Mapping[str, Any]) -> None:
+    def __init__(
+        self, own: dict[str, Any], fields: Mapping[str, Any], arrays: Collection[str]
+    ) -> None:
         self.own = own
+        self.arrays = arrays
         self.fields = dict(fields)
         self.later = NOTHING_LATER
         self.defers = True
@@ -136,8 +141,10 @@ class Envelope:
     def samples(self) -> dict[str, bytes]:
         """What shows whether arrays are changed in place; see `sampled`. Empty while nothing is
         published."""
-        fields = self.fields.items() if self.present else ()
-        return {name: sampled(value) for name, value in fields if isinstance(value, np.ndarray)}
+        fields = self.fields
+        if not self.present:
+            return {}
+        return {name: sampled(fields[name]) for name in self.arrays if name in fields}
 
     def changed_array(self, before: Mapping[str, bytes]) -> str | None:
         """The first array that was changed in place since `samples` gave `before`, or since it was

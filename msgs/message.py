@@ -168,7 +168,7 @@ class Message:
         own = self.__dict__
         own.update(self._fresh())
         own.update(fields)
-        self.envelope = Envelope(own, self._unset)
+        self.envelope = Envelope(own, self._unset, self.array_fields)
 
     @property
     def own_class(self) -> type[Message]:
