@@ -27,6 +27,7 @@ def partition_problems(graph: GraphSpec) -> list[Problem]:
     if graph.partitions:
         checks: tuple[Callable[[GraphSpec], Iterator[Problem]], ...] = (
             _of_names,
+            _of_case,
             _of_instances,
             _of_addresses,
             _of_network,
@@ -99,6 +100,25 @@ def _of_names(graph: GraphSpec) -> Iterator[Problem]:
                     f"the folder of a run of {partition.id}/{name} would have a name of {size} bytes, "
                     f"with that of the graph, {graph.name!r}, in it; a file system takes at most "
                     f"{_LONGEST_NAME}: shorten the names",
+                )
+
+
+def _of_case(graph: GraphSpec) -> Iterator[Problem]:
+    """Names that are one on a disk that ignores case, to which a fleet may be copied."""
+    named = [("partition", [(it.id, it.where) for it in graph.partitions])]
+    for partition in graph.partitions:
+        instances = [(it.name, it.where) for it in partition.instances]
+        named.append((f"instance of partition {partition.id!r}:", instances))
+    for what, names in named:
+        first: dict[str, tuple[str, Location]] = {}
+        for name, where in names:
+            other, place = first.setdefault(name.casefold(), (name, where))
+            if other != name:
+                yield Problem(
+                    where,
+                    f"{what} {name!r} differs only in case from {other!r} "
+                    f"{place.seen_from(where)}; on a disk that ignores case their runs would be in "
+                    "one folder: rename one of the two",
                 )
 
 

@@ -262,6 +262,33 @@ def test_names_that_make_no_folder_are_a_mistake(
     )
 
 
+@pytest.mark.parametrize(
+    ("partitions", "where", "what"),
+    [
+        ("{gpu: {}, Gpu: {}}", "1:23", "partition 'Gpu' differs only in case from 'gpu' on line 1"),
+        (
+            "{gpu: {instances: {n-a: {}, N-a: {}}}}",
+            "1:41",
+            "instance of partition 'gpu': 'N-a' differs only in case from 'n-a' on line 1",
+        ),
+    ],
+)
+def test_names_that_are_one_where_case_is_ignored_are_a_mistake(
+    tmp_path: Path, partitions: str, where: str, what: str
+) -> None:
+    path = tmp_path / "g.yaml"
+    tasks = "{id: n, type: Counter, partition: gpu}"
+    if "Gpu" in partitions:
+        tasks += ", {id: m, type: Counter, partition: Gpu}"
+    path.write_text(f"partitions: {partitions}\ntasks: [{tasks}]\n")
+    with pytest.raises(GraphError) as caught:
+        load_plan(path, env={})
+    assert str(caught.value) == (
+        f"{path}:{where}: {what}; on a disk that ignores case their runs would be in one folder: "
+        "rename one of the two"
+    )
+
+
 @given(docks=st.integers(1, 4), gpus=st.integers(1, 3), named=st.booleans(), seed=st.integers(0, 3))
 @settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
