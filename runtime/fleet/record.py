@@ -82,17 +82,21 @@ def fleet_runs(
     unreadable: called with the error of one that cannot be read, which is then left out.
     """
     found: list[FleetRun] = []
-    first_error: LogError | None = None
+    errors: list[LogError] = []
     known: dict[tuple[PartId, int], Path] = {}
-    for path in _run_folders(fleet):
+
+    def leave_out(error: LogError) -> None:
+        if unreadable is None:
+            raise error
+        unreadable(error)
+        errors.append(error)
+
+    for path in _run_folders(fleet, leave_out):
         try:
             with Log(path, verify=False) as log:
                 said, began = log.metadata.get(PARTITION), log.metadata.get(STARTED_NS, "")
         except LogError as error:
-            if unreadable is None:
-                raise
-            unreadable(error)
-            first_error = first_error or error
+            leave_out(error)
             continue
         if said is None or not began.isdecimal():
             continue  # a run of a graph without partitions, or what a replay made
@@ -101,15 +105,15 @@ def fleet_runs(
         if (other := known.setdefault((part, number), path)) is not path:
             raise LogError(f"{other} and {path} are the same run of {part}: remove one of them")
         found.append(FleetRun(part, number, path))
-    if not found and first_error is not None:
-        raise first_error
+    if not found and errors:
+        raise errors[0]
     if not found:
         raise LogNotFound(f"{fleet}: there are no runs of partitions in it")
     return sorted(found, key=lambda it: (it.number, it.part))
 
 
 def _parts_below(folder: Path) -> Iterable[str]:
-    for path in _run_folders(folder):
+    for path in _run_folders(folder, lambda _error: None):
         try:
             with Log(path, verify=False) as log:
                 if PARTITION in log.metadata:
@@ -118,18 +122,35 @@ def _parts_below(folder: Path) -> Iterable[str]:
             continue
 
 
-def _run_folders(folder: Path) -> Iterable[Path]:
-    """Runs in the folder and in its folders; not those in runs, such as what-ifs."""
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.name.startswith("."):
-            if _is_run(path):
-                yield path
-            else:
-                yield from (it for it in sorted(path.iterdir()) if it.is_dir() and _is_run(it))
+def _run_folders(folder: Path, unreadable: Callable[[LogError], None]) -> Iterable[Path]:
+    """Runs in the folder and in its folders; not those in runs, such as what-ifs.
+
+    unreadable: called with the error of a folder that cannot be listed.
+    """
+    for path in _folders(folder, unreadable):
+        if path.name.startswith("."):
+            continue
+        if _is_run(path):
+            yield path
+        else:
+            yield from filter(_is_run, _folders(path, unreadable))
+
+
+def _folders(folder: Path, unreadable: Callable[[LogError], None]) -> list[Path]:
+    try:
+        return sorted(it for it in folder.iterdir() if it.is_dir())
+    except FileNotFoundError:
+        return []  # somebody removes the fleet
+    except OSError as error:
+        unreadable(LogError(f"{folder}: cannot be read: {error.strerror}"))
+        return []
 
 
 def _is_run(path: Path) -> bool:
+    """Whether it is one, or may be: opening one that cannot be read says why."""
     try:
         return bool(slab_paths(path))
-    except LogError:
+    except LogNotFound:
         return False
+    except LogError:
+        return True

@@ -40,7 +40,7 @@ class LogFiles:
             except LogError as error:
                 _raise_if_ours(error)
                 errors.append(error)
-                if slab_path.exists():  # a flight recorder may have removed it meanwhile
+                if not _is_gone(slab_path):  # a flight recorder may have removed it meanwhile
                     self.losses[slab_path] = str(error)
         if not self.slabs:
             raise errors[0] if errors else LogNotFound(f"{path}: the log is empty")
@@ -194,6 +194,14 @@ def slab_paths(path: Path) -> list[Path]:
             )
         raise LogNotFound(f"{path}: not a run: it holds no slab (log_0000.mcap){inside}")
     return sorted(begun, key=slab_number)
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether there is no such file; one in a folder that may only be listed is there."""
+    try:
+        return not path.exists()
+    except OSError:
+        return False
 
 
 def _newest_run(paths: Sequence[Path]) -> Path | None:

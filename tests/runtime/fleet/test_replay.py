@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import weakref
@@ -15,8 +16,9 @@ import pytest
 
 from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime.cli import main
-from flowrun.runtime.errors import LogError, ReplayError, UsageError
+from flowrun.runtime.errors import LogError, LogNotFound, ReplayError, UsageError
 from flowrun.runtime.fleet import lane
+from flowrun.runtime.fleet import record as record_of_fleets
 from flowrun.runtime.fleet.lane import RunLane
 from flowrun.runtime.fleet.record import FleetRun, fleet_runs, folder_of
 from flowrun.runtime.fleet.replay import FleetReplay, FleetReport
@@ -94,6 +96,24 @@ def replayed(fleet: Path, **options: object) -> FleetReport:
 
     with FleetReplay(fleet_runs(fleet), specs=spec_of, **options) as replay:  # type: ignore[arg-type]
         return replay.run()
+
+
+def without_powers(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """A command by a user for whom permissions count, also where root runs the tests."""
+    powers = "-dac_override,-dac_read_search"
+    setpriv = ["setpriv", f"--bounding-set={powers}", f"--inh-caps={powers}"]
+    return subprocess.run(
+        [
+            *(setpriv if os.geteuid() == 0 else []),
+            sys.executable,
+            "-m",
+            "flowrun.runtime.cli",
+            *words,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def run_of(fleet: Path, partition: str) -> FleetRun:
@@ -323,6 +343,37 @@ def test_a_run_that_cannot_be_read_is_named_and_left_out_if_asked(
     said = capsys.readouterr().out
     assert f"note: left out: {why}\n" in said
     assert "note: no run of b/0 is here\n" in said
+
+
+@pytest.mark.parametrize("of_run", [False, True])
+@pytest.mark.parametrize("mode", [0, stat.S_IRUSR])
+def test_a_folder_that_cannot_be_read_is_named_and_left_out_if_asked(
+    fleet: Path, of_run: bool, mode: int
+) -> None:
+    folder = run_of(fleet, "c").path if of_run else folder_of(fleet, PartId("c"))
+    folder.chmod(mode)
+    try:
+        done = [without_powers(["replay", str(fleet), *more]) for more in ([], ["--partial"])]
+    finally:
+        folder.chmod(0o700)
+    named = folder / "log_0000.mcap" if of_run and mode else folder
+    why = f"{named}: cannot be read: Permission denied"
+    assert (done[0].returncode, done[0].stderr) == (1, f"{why}; --partial replays the other runs\n")
+    assert done[1].returncode == 0, done[1].stderr
+    assert f"note: left out: {why}\n" in done[1].stdout
+
+
+def test_a_fleet_that_is_removed_meanwhile_has_no_runs(
+    fleet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remove_then_look(path: Path) -> bool:
+        shutil.rmtree(path, ignore_errors=True)
+        return False
+
+    monkeypatch.setattr(record_of_fleets, "_is_run", remove_then_look)
+    with pytest.raises(LogNotFound) as caught:
+        fleet_runs(fleet)
+    assert str(caught.value) == f"{fleet}: there are no runs of partitions in it"
 
 
 def test_a_stretch_of_time_replays_in_all_processes(
