@@ -215,14 +215,17 @@ def _ports(plan: Plan, showing: Collection[str | None], port: int) -> dict[PartI
 
 
 def _summary(fleet: Fleet, folder: Path) -> int:
-    from flowrun.runtime.errors import LogError
+    from flowrun.runtime.errors import LogError, LogNotFound
     from flowrun.runtime.fleet.record import fleet_runs
 
     print_text()
+    unreadable: list[LogError] = []
     try:
-        runs = fleet_runs(folder)
-    except LogError:
+        runs = fleet_runs(folder, unreadable=unreadable.append)
+    except LogNotFound:
         print_text("no log is kept: nothing was recorded")
+    except LogError:
+        print_text(f"  logs:   {folder}")
     else:
         parts = dict.fromkeys(it.part for it in runs)
         print_text(
@@ -230,6 +233,8 @@ def _summary(fleet: Fleet, folder: Path) -> int:
             f"{counted(len(parts), 'partition')})"
         )
         print_text(f"  replay: flowrun replay {shlex.quote(str(folder))}")
+    for error in unreadable:
+        print_text(f"  note:   {error}")
     if not fleet.failed:
         return 0
     said = "\n".join(f"{part} failed: {why}" for part, why in fleet.failed.items())

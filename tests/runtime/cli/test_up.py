@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from flowrun.runtime.cli import main
+from flowrun.runtime.cli.up import _summary
+from flowrun.runtime.fleet.local import Fleet
 from flowrun.runtime.fleet.record import fleet_runs, is_fleet
+from flowrun.runtime.graph.read import load_graph
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.server.listening import listen
 
@@ -156,6 +159,25 @@ def pid_of(folder: Path, part: str) -> int:
             if is_here and f"--partition\0{part}" in "\0".join(words) and "warden" not in words[3]:
                 return int(path.name)
     raise AssertionError(f"{part} does not run")
+
+
+def test_a_run_that_cannot_be_read_at_the_end_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "g.yaml").write_text(
+        "partitions: {a: {}}\ntasks: [{id: n, type: Counter, partition: a}]\n"
+    )
+    fleet = Fleet(
+        load_graph(tmp_path / "g.yaml", env={}), tmp_path, options=lambda _part: [], say=print
+    )
+    slab = tmp_path / "a-0" / "run" / "log_0000.mcap"
+    slab.parent.mkdir(parents=True)
+    slab.write_bytes(b"no MCAP" * 100)
+    assert _summary(fleet, tmp_path) == 0
+    assert capsys.readouterr().out == (
+        f"\n  logs:   {tmp_path}\n"
+        f"  note:   {slab}: byte 0: not an MCAP file: it begins with b'no MCAPn'\n"
+    )
 
 
 @pytest.mark.parametrize("words", [["up", "two.yaml"], ["two.yaml", "--partition", "two"]])
