@@ -6,6 +6,9 @@ It is read like a container that PyAV has opened: `streams`, `demux`, `seek`, `c
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -116,7 +119,24 @@ class PictureFiles(Stills):
     def _data(self, number: int) -> bytes | None:
         if self._interrupted.is_set() or number >= len(self._files):
             return None
-        return self._files[number].read_bytes() or _NO_PICTURE
+        return _contents(self._files[number]) or _NO_PICTURE
+
+
+def _contents(path: Path) -> bytes:
+    """The bytes of a file, which may have become anything since it was listed.
+
+    Raises `OSError` if it is no file any more: a read of a pipe or a terminal waits for ever, and one
+    of `/dev/zero` never ends.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:  # `Path.open` has no opener
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file.read()
+    raise OSError(errno.EINVAL, "it is no longer a file", str(path))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Not to wait in `open` for a pipe's writer, where nothing ends the wait."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class Snapshots(Stills):
