@@ -49,6 +49,8 @@ PICTURES = {
     ".tga": "targa",
 }
 """Suffixes of files with one picture, and what decodes them."""
+_UNREAD = frozenset({".avif", ".heic", ".heif", ".jxl", ".dng", ".cr2", ".nef", ".arw"})
+"""Suffixes of pictures, as phones and cameras make them, that a sequence does not take."""
 _NUMBER = re.compile(r"%(?:%|0?(\d*)d)")
 _GLOB = re.compile(r"[*?[]")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\[^\\]")
@@ -121,9 +123,15 @@ def _path(target: str, uri: str, graph_dir: Path) -> Path:
 def _folder(path: Path, uri: str) -> Found:
     names = _names(path)
     pictures = [path / name for name in names if _is_picture(Path(name))]
+    unread = [name for name in names if _is_unread(Path(name))]
     if pictures:
-        _no_mixture(pictures, uri)
+        _no_mixture([*pictures, *(path / name for name in unread)], uri)
         return Found(path, tuple(sorted(pictures, key=_natural)))
+    if unread:
+        raise AddressError(
+            f"source_uri {uri!r} is a folder of pictures that are not read: "
+            f"{', '.join(unread[:5])}; make JPEG or PNG of them"
+        )
     films = [name for name in names if Path(name).suffix.lower() in _VIDEOS]
     has = f"; it has: {', '.join(films[:5])}" if films else ""
     raise AddressError(
@@ -148,6 +156,10 @@ def _pattern(path: Path, uri: str, graph_dir: Path) -> Found:
     if not pictures:
         raise AddressError(f"no file matches {uri!r}; {_missing(path, uri)}")
     others = [it.name for it in pictures if not _is_picture(it)]
+    if others and _is_unread(Path(others[0])):
+        raise AddressError(
+            f"{uri!r} names {others[0]!r}, a picture that is not read; make JPEG or PNG of it"
+        )
     if others:
         raise AddressError(
             f"{uri!r} names {others[0]!r}, which is no picture (such as .jpg or .png); "
@@ -173,7 +185,8 @@ def _digits(found: re.Match[str]) -> str:
 
 
 def _no_mixture(pictures: list[Path], uri: str) -> None:
-    kinds = {PICTURES[it.suffix.lower()]: it.name for it in reversed(pictures)}
+    suffixes = [(it.suffix.lower(), it.name) for it in reversed(pictures)]
+    kinds = {PICTURES.get(suffix, suffix): name for suffix, name in suffixes}
     if len(kinds) > 1:
         raise AddressError(
             f"{uri!r} names pictures of {len(kinds)} formats ({', '.join(sorted(kinds.values()))}); "
@@ -190,6 +203,10 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURES and not path.name.startswith(".")
+
+
+def _is_unread(path: Path) -> bool:
+    return path.suffix.lower() in _UNREAD and not path.name.startswith(".")
 
 
 def _names(folder: Path) -> list[str]:

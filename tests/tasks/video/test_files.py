@@ -109,6 +109,25 @@ def test_what_is_no_source_says_what_it_is(pictures: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("suffix", ["heic", "AVIF", "dng"])
+def test_pictures_of_a_format_that_is_not_read_are_named(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"b.{suffix}").touch()
+    (tmp_path / f"a.{suffix}").touch()
+    (tmp_path / f".a.{suffix}").touch()  # such as macOS keeps with each file
+    assert error_of(tmp_path, ".") == (
+        f"source_uri '.' is a folder of pictures that are not read: a.{suffix}, b.{suffix}; "
+        "make JPEG or PNG of them"
+    )
+    assert error_of(tmp_path, f"b.*{suffix}") == (
+        f"'b.*{suffix}' names 'b.{suffix}', a picture that is not read; make JPEG or PNG of it"
+    )
+    (tmp_path / "c.jpg").touch()
+    assert error_of(tmp_path, ".") == (
+        f"'.' names pictures of 2 formats (a.{suffix}, c.jpg); name one of them, such as *.jpg"
+    )
+    assert found(tmp_path, "*.jpg").pictures == (tmp_path / "c.jpg",)
+
+
 @pytest.mark.parametrize(
     ("uri", "hint"),
     [
