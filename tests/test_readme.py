@@ -377,7 +377,9 @@ def listed(said: object) -> list[object]:
 def test_cameras_are_configured_as_shown(
     config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(VideoCapture, "check", classmethod(lambda *_: ()))  # this machine may have no webcam
+    monkeypatch.setattr(
+        VideoCapture, "check", classmethod(lambda *_: ())
+    )  # this machine may have no webcam
     (tmp_path / "street.mp4").symlink_to(ROOT / "graphs" / "media" / "shapes.mp4")
     graph = yaml.safe_load((ROOT / "graphs" / "camera.yaml").read_text())
     graph["tasks"][0]["config"] = yaml.safe_load(config)

@@ -36,9 +36,10 @@ class AskedDecoder(SourceDecoder):
 
     Each packet gives one, in the order in which they are shown, with as many packets' delay as the
     decoder has. Pictures before the first key frame are left out. A codec of which it is not known
-    before what its packets give is decoded as it comes.
+    before what its packets give is decoded as it comes, and so is everything from a key frame on whose
+    pixels do not lie in planes, as a JPEG's of four colours.
 
-    is_asked: whether the codec is one of those.
+    is_asked: whether pictures are decoded when they are read.
     """
 
     def __init__(self, stream: Any, queue: PacketQueue | None, *, after: Counts) -> None:
@@ -93,6 +94,9 @@ class AskedDecoder(SourceDecoder):
             self._doubt()
         elif waiting.is_key and (self._section_now is None or waiting.begins):
             self._end_section(emit)
+            if not self._knows_layout(waiting):
+                self._decode_as_they_come(waiting, emit)
+                return
             self._begin_section(waiting)
         if self._queue is not None:
             self._queue.append(
@@ -119,15 +123,15 @@ class AskedDecoder(SourceDecoder):
         which order they are shown."""
         if waiting.fed.pts is None and self._reorder:
             return False
-        return not waiting.is_key or self._learn_layout(waiting) or self._layout is not None
+        return not waiting.is_key or self._knows_layout(waiting)
 
-    def _learn_layout(self, key: Waiting) -> bool:
-        """Know how the pictures from this key frame on lie; False if it does not show. It is decoded
-        where it looks other than the one before."""
+    def _knows_layout(self, key: Waiting) -> bool:
+        """Find out how the pictures from this key frame on lie: as those before, where it looks like the
+        one before or gives no picture. False where that is not known of such pictures at all."""
         described = self._learnt(key)
         looks = described, appearance(self._incoming.form, key.data)
         if looks == self._looks:
-            return True
+            return self._layout is not None
         found: list[Layout | None] = []
 
         def take(_number: int | None, decoded: Any) -> None:
@@ -136,13 +140,17 @@ class AskedDecoder(SourceDecoder):
         decoder = PacketDecoder(described)
         decoder.decode(key.number, key.data, take, is_key=True)
         decoder.drain(take)
-        if not found or found[0] is None:
-            return False
-        self._looks, self._layout = looks, found[0]
-        return True
+        if found:
+            self._looks, self._layout = looks, found[0]
+        return self._layout is not None
+
+    def _decode_as_they_come(self, waiting: Waiting, emit: Emit) -> None:
+        """Decode this packet, and all that follow."""
+        self.is_asked, self._section_now = False, None
+        self._waiting.appendleft(waiting)
+        super()._decode_next(emit)
 
     def _begin_section(self, key: Waiting) -> None:
-        self._learn_layout(key)
         assert self._layout is not None
         described = replace(self._learnt(key), reorder=self._reorder)
         damaged = partial(self._refuse, key.fed.pts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from flowrun.runtime import Log
 from flowrun.runtime.log.check import check_log
@@ -94,6 +96,41 @@ def test_pictures_that_are_all_read_are_those_of_decode_all(
     assert asked.frames == whole.frames
     assert asked.packets == whole.packets
     assert [it["crc"] for it in asked.stored] == [it["crc"] for it in whole.stored]
+
+
+def four_colours(folder: Path) -> Path:
+    """A stream of JPEGs, of which some in the middle are for a printer."""
+    film = folder / "film.mjpeg"
+    with film.open("wb") as out:
+        for number in range(9):
+            mode = "CMYK" if 3 <= number < 6 else "RGB"
+            size = (17, 3) if number < 3 else (64, 48)
+            colour = tuple(20 * number + 10 * at for at in range(len(mode)))
+            Image.new(mode, size, colour).save(out, "JPEG")
+    return film
+
+
+def rgb_between(folder: Path) -> Path:
+    """H.264 of which the middle is RGB."""
+    film = folder / "film.h264"
+    parts = [
+        films.draw(folder / f"{number}.h264", frames=6, size=(64, 48), codec=codec)
+        for number, codec in enumerate(("libx264", "libx264rgb", "libx264"))
+    ]
+    film.write_bytes(b"".join(it.read_bytes() for it in parts))
+    return film
+
+
+@pytest.mark.parametrize("draw", [four_colours, rgb_between])
+def test_pictures_of_which_it_is_not_known_how_they_lie_are_decoded_as_they_come(
+    tmp_path: Path, draw: Callable[[Path], Path]
+) -> None:
+    film = draw(tmp_path)
+    whole = seen(recorded(tmp_path / "all", film, "all"))
+    asked = seen(recorded(tmp_path / "asked", film, "asked"))
+    assert len(whole.frames) > 8
+    assert asked.frames == whole.frames
+    assert asked.packets == whole.packets
 
 
 @pytest.mark.parametrize("kind", ["h264_b.mkv", "jpegs.avi"])
