@@ -62,7 +62,9 @@ def test_inference_graph_is_the_one_of_the_readme() -> None:
 def test_camera_graph_offers_keys_that_fit_the_source(
     source: str, keys: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(VideoCapture, "check", classmethod(lambda *_: ()))  # this machine may have no webcam
+    monkeypatch.setattr(
+        VideoCapture, "check", classmethod(lambda *_: ())
+    )  # this machine may have no webcam
     path = ROOT / "graphs" / "camera.yaml"
     text = path.read_text()
     for key in keys.split():

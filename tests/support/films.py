@@ -21,7 +21,9 @@ from support import helpers
 FRAMES = 24
 KEY_EVERY = 8
 _PIXEL_FORMATS = {
-    **{"mjpeg": "yuvj420p", "rawvideo": "yuyv422", "png": "rgb24"},
+    "mjpeg": "yuvj420p",
+    "rawvideo": "yuyv422",
+    "png": "rgb24",
     "libx264rgb": "rgb24",
 }
 

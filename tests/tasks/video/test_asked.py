@@ -112,12 +112,19 @@ def four_colours(folder: Path) -> Path:
 
 def rgb_between(folder: Path) -> Path:
     """H.264 of which the middle is RGB."""
-    film = folder / "film.h264"
-    parts = [
-        films.draw(folder / f"{number}.h264", frames=6, size=(64, 48), codec=codec)
-        for number, codec in enumerate(("libx264", "libx264rgb", "libx264"))
-    ]
-    film.write_bytes(b"".join(it.read_bytes() for it in parts))
+    film = folder / "film.ts"
+    whole, other = (
+        films.draw(folder / f"{codec}.ts", frames=24, size=(64, 48), codec=codec, bf="0")
+        for codec in ("libx264", "libx264rgb")
+    )
+    with av.open(str(other)) as container:
+        theirs = [bytes(it) for it in container.demux(video=0) if it.size]
+
+    def change(chunks: list[Chunk]) -> None:
+        for at in range(8, 16):
+            chunks[at] = replace(chunks[at], data=theirs[at])
+
+    damaged.remux(whole, film, change)
     return film
 
 
