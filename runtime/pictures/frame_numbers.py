@@ -27,6 +27,8 @@ class FrameNumbers:
         self._bits: int | None = None
         """Of a number; None as long as no parameters have come."""
         self._has_planes = False
+        self._has_fields = False
+        """Whether two pictures after each other may be the two fields of one, with one number."""
         self._before = 0
         """The number of the last picture that others may need."""
         self.follows(extradata)
@@ -37,26 +39,29 @@ class FrameNumbers:
 
         units: the packet's, where they are known.
         """
-        known = True
+        known, is_first = True, True
         units = units or units_of("h264", data)
         try:
             for kind, at in zip(units.kinds, units.begins, strict=True):
                 if kind == _PARAMETERS:
                     self._read_parameters(_Bits(data[at + 1 : at + 1 + _MOST]))
                 elif kind in _SLICES:
-                    known &= self._read_slice(_Bits(data[at + 1 : at + 1 + _HEAD]), data[at])
+                    bits = _Bits(data[at + 1 : at + 1 + _HEAD])
+                    known &= self._read_slice(bits, data[at], is_first=is_first)
+                    is_first = False
         except IndexError:  # it ends too early
             return False
         return known
 
-    def _read_slice(self, bits: _Bits, head: int) -> bool:
+    def _read_slice(self, bits: _Bits, head: int, *, is_first: bool) -> bool:
         if self._bits is None:
             return False
         bits.skip_numbers(3)  # where it begins, its kind, the parameters it uses
         if self._has_planes:
             bits.read(2)
         number = bits.read(self._bits)
-        is_next = (number - self._before) % (1 << self._bits) <= 1
+        steps = (number - self._before) % (1 << self._bits)
+        is_next = steps == 1 or (steps == 0 and (self._has_fields or not is_first))
         if head & 0x60:
             self._before = number
         return is_next or head & 0x1F == _IDR
@@ -78,8 +83,20 @@ class FrameNumbers:
                 for which in range(lists):
                     if bits.read(1):
                         bits.skip_scales(16 if which < 6 else 64)
-        self._bits = bits.number() + 4
-        if self._bits > 16:
+        count = bits.number() + 4
+        order = bits.number()  # how the order of pictures is said
+        if order == 0:
+            bits.number()
+        elif order == 1:
+            bits.read(1)
+            bits.skip_numbers(2)
+            bits.skip_numbers(bits.number())
+        bits.number()
+        bits.read(1)
+        bits.skip_numbers(2)  # width, height
+        self._has_fields = not bits.read(1)
+        self._bits = count
+        if count > 16:
             raise IndexError
 
 

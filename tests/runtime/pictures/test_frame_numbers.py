@@ -17,6 +17,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "slices": {"x264-params": "slices=3"},
     "scales": {"x264-params": "cqm=jvt"},
     "fields": {"x264-params": "interlaced=1:bframes=2"},
+    "ordered": {"x264-params": "bframes=0:slices=2", "tune": "zerolatency"},
     "all_colours": {"profile": "high444"},
     "long": {"x264-params": "keyint=300:scenecut=0"},
 }
@@ -45,6 +46,22 @@ def test_a_picture_that_others_need_is_missed(tmp_path: Path) -> None:
     swapped = [*film[:3], film[4], film[3], *film[5:]]
     numbers = FrameNumbers(b"")
     assert [numbers.follows(it) for it in swapped][:7] == [True] * 3 + [False] * 3 + [True]
+
+
+@pytest.mark.parametrize("lost", [1, 2, 7, 14, 15, 31])
+def test_a_run_of_pictures_is_missed(tmp_path: Path, lost: int) -> None:
+    """Also where the numbers, of 4 bits, come to the last one again. Of 16 they do not show it."""
+    film = packets(tmp_path / "film.h264", size=(64, 48), frames=48, bf="0", **OPTIONS["long"])
+    numbers = FrameNumbers(b"")
+    assert [numbers.follows(it) for it in film[:5] + film[5 + lost :]].index(False) == 5
+
+
+def test_one_that_comes_twice_does_not_follow(tmp_path: Path) -> None:
+    film = packets(tmp_path / "film.h264", size=(64, 48), **OPTIONS["slices"])
+    numbers = FrameNumbers(b"")
+    assert [numbers.follows(it) for it in [*film[:4], *film[3:6]]] == [
+        *[True] * 4, False, True, True
+    ]  # fmt: skip
 
 
 def test_one_that_none_needs_is_not_missed(tmp_path: Path) -> None:
