@@ -30,6 +30,7 @@ from flowrun.tasks.evaluation.leaderboard import as_json, as_markdown, as_text
 from flowrun.tasks.evaluation.recorded import _askings
 from flowrun.tasks.evaluation.variants import variants_of
 from support.answer_tasks import answered
+from support.held import held
 from support.helpers import plan_of, record
 from support.in_process import spread_here
 from support.paths import MEDIA, ROOT
@@ -316,31 +317,13 @@ def test_a_worse_model_and_a_worse_prompt_rank_last_and_nothing_is_asked_twice(t
     assert json.loads(capsys.readouterr().out)["asked"] == 20
 
 
-HELD = """
-import sys, threading
-from flowrun.runtime.cli import main
-from flowrun.runtime.testbench import spread as module
-
-spread = module.spread
-
-def held(*args, **names):
-    events = spread(*args, **names)
-    yield next(events)
-    threading.Event().wait(600)
-
-module.spread = held
-sys.exit(main())
-"""
-"""The command, which waits once it has the first answers."""
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_what_was_answered_before_it_was_ended_is_not_asked_again(tmp_path, here, number, capsys):
     run = filmed(tmp_path, cycles=40, every=4)
     store = tmp_path / "s.sqlite"
     words = ["eval", str(run), "--prompt", "cap en", "cap de", "--cache", str(store), "--json"]
-    command = [sys.executable, "-c", HELD, *words]
+    command = held("flowrun.runtime.testbench.spread", *words)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ}) as process:
         while process.poll() is None and _kept(store) < 1:
             time.sleep(0.05)  # it needs the processor

@@ -8,7 +8,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +22,7 @@ from flowrun.tasks.embedded.training.scenes import HELD_OUT_SEEDS, caption, draw
 from flowrun.tasks.models.question import ModelError
 from flowrun.tasks.search import build
 from flowrun.tasks.search.describing import Describer, chosen_model
+from support.held import held
 from support.helpers import plan_of, record
 from support.in_process import spread_here
 
@@ -269,31 +269,13 @@ def test_what_is_no_model_of_pictures_is_named(tmp_path):
     assert str(caught.value) == f"model '{clip}' (CLIPModel) answers no prompt"
 
 
-HELD = """
-import sys, threading
-from flowrun.runtime.cli import main
-from flowrun.tasks.search import build
-
-spread = build.spread
-
-def held(*args, **names):
-    events = spread(*args, **names)
-    yield next(events)
-    threading.Event().wait(600)
-
-build.spread = held
-sys.exit(main())
-"""
-"""The command, which waits once it has the first pictures."""
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_what_was_indexed_before_it_was_ended_is_kept(tmp_path, number, monkeypatch):
     plan = plan_of(tmp_path, "c=scene_tasks.Scenes(limit: 32)")
     record(plan, tmp_path / "runs" / "drawn", step_ns=2_000_000_000)
     words = ["search", str(tmp_path / "runs"), "circle", "--json", "--processes", "1"]
-    command = [sys.executable, "-c", HELD, *words]
+    command = held("flowrun.tasks.search.build", *words)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ}) as process:
         while process.poll() is None and not _indexed(tmp_path):
             time.sleep(0.1)  # it needs the processor
