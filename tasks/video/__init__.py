@@ -31,6 +31,7 @@
 | `key_frames.py` | key frames -> pictures, nothing else decoded                             |
 | `preparing.py` | packets that wait while they are decoded on several cores                |
 | `ahead.py`    | a section, decoded on several cores: one core's pictures                  |
+| `spare.py`    | the decoder of a section that has ended, for the next one                 |
 | `by_device.py` | a section, decoded by a device, so that its replay needs none            |
 | `hwaccel.py`  | which device there is, and whether it is still used                       |
 | `packets.py`  | the compressed packets, kept for the log                                  |

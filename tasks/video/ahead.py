@@ -22,8 +22,9 @@ from typing import Any, ClassVar, NamedTuple
 from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.pictures.memory import give_back_freed
 from flowrun.runtime.pictures.video import PacketDecoder, Take
+from flowrun.tasks.video.spare import Spare
 
-__all__ = ["AheadDecoder", "Cores", "Spare", "available_cores"]
+__all__ = ["AheadDecoder", "Cores", "available_cores"]
 
 _MOST_THREADS = 16
 _MOST_KEPT = 64 << 20
@@ -86,48 +87,6 @@ class _Packet(NamedTuple):
     number: int
     data: bytes
     is_key: bool
-
-
-class _Spared(NamedTuple):
-    """A decoder whose section has ended.
-
-    known, threads, in_parts: as of `AheadDecoder`; `known` with what it has found out.
-    said: what packets have said to last, which it may know still.
-    """
-
-    decoder: PacketDecoder
-    known: VideoDecoder
-    threads: int
-    in_parts: bool
-    said: bytes
-
-
-class Spare:
-    """The decoder of a source's last section, for the next one where that cannot make a difference.
-
-    A new one starts threads, and fills the memory of its pictures with zeros, which the system has to
-    find first: of sections with 60 pictures of 1080p that was a tenth of the CPU time.
-    """
-
-    def __init__(self) -> None:
-        self._spared: _Spared | None = None
-
-    def put_back(self, spared: _Spared) -> None:
-        """Its section has ended, and nothing was damaged."""
-        self._spared = spared
-
-    def take(
-        self, known: VideoDecoder, threads: int, *, in_parts: bool, said: bytes | None
-    ) -> PacketDecoder | None:
-        """What decodes a section as a new decoder does; None where there is no such.
-
-        said: what the section's first packet says to last.
-        """
-        spared, self._spared = self._spared, None
-        if spared is None or spared[1:] != (known, threads, in_parts, said):
-            return None
-        spared.decoder.begin_again()
-        return spared.decoder
 
 
 class _Alone(NamedTuple):
@@ -301,11 +260,10 @@ class AheadDecoder:
         return self._ahead is not None or self._last is not None
 
     def _new(self) -> PacketDecoder:
-        """A decoder that knows nothing of packets before; or nothing that makes a difference."""
-        threads, in_parts = self._threads, self._in_parts
-        spare = self._spare.take(self.known, threads, in_parts=in_parts, said=self._said)
+        """What decodes the section, and knows nothing of packets before that makes a difference."""
+        spare = self._spare.take(self.known, self._threads, said=self._said)
         return spare or PacketDecoder(
-            self.known, ahead=True, threads=threads, in_parts=in_parts, strict=True
+            self.known, ahead=True, threads=self._threads, in_parts=self._in_parts, strict=True
         )
 
     def _send(self, packet: _Packet) -> None:
@@ -356,7 +314,7 @@ class AheadDecoder:
             give_back_freed()
             return
         known = replace(self.known, reorder=reorder)
-        self._spare.put_back(_Spared(self._ahead, known, self._threads, self._in_parts, self._said))
+        self._spare.put_back(self._ahead, known, self._threads, said=self._said)
         self._ahead = None
 
     def _hand_out(self, pictures: Any, take: Take) -> None:

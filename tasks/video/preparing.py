@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from flowrun.msgs.image import VideoDecoder
-from flowrun.tasks.video.ahead import AheadDecoder, Cores, Spare
+from flowrun.tasks.video.ahead import AheadDecoder, Cores
 from flowrun.tasks.video.incoming import Waiting
+from flowrun.tasks.video.spare import Spare
 
 __all__ = ["Preparing"]
 
