@@ -7,7 +7,7 @@ ended gpu/0     it has ended, and no other run of it follows
 stop            all are to end
 ```
 
-The end of the input means `stop`, too: whoever wrote is gone. A process that gets no lines, such as
+The end of the input also means `stop`: whoever wrote it is gone. A process that gets no lines, such as
 one that systemd runs, cannot know whether another run of a process follows.
 """
 
